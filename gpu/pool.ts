@@ -1,0 +1,110 @@
+/**
+ * The buffer pool: storage buffers are handed out by size class, given back by scopes, and destroyed when too many
+ * lie idle. Work on one queue is ordered, so a buffer may be reused while its last reader is still waiting to run.
+ */
+const STORAGE = 0x80 | 0x04 | 0x08; // STORAGE | COPY_SRC | COPY_DST
+
+export interface PoolBuffer {
+  readonly gpu: GPUBuffer;
+  /** Never reused for another buffer, so that it can key a cache of bind groups. */
+  readonly id: number;
+  readonly bytes: number;
+}
+
+/** Idle bytes allowed beyond those in use before the idle buffers are destroyed. */
+const IDLE_ALLOWANCE = 256 * 2 ** 20;
+
+export class Pool {
+  #idle = new Map<number, PoolBuffer[]>();
+  #scopes: Scope[] = [];
+  #nextId = 1;
+  /** Bytes of buffers that somebody holds, and of those that lie idle. */
+  usedBytes = 0;
+  idleBytes = 0;
+  peakBytes = 0;
+
+  /** @param beforeDestroy submits recorded work and drops cached bind groups */
+  constructor(readonly device: GPUDevice, readonly beforeDestroy: () => void) {}
+
+  /** A buffer of at least `bytes`, with undefined content, owned by the caller. */
+  acquire(bytes: number): PoolBuffer {
+    const size = sizeClass(bytes);
+    const idle = this.#idle.get(size)?.pop();
+    if (idle) this.idleBytes -= size;
+    else if (this.idleBytes > IDLE_ALLOWANCE + this.usedBytes) this.trim();
+    const buffer = idle ??
+      { gpu: this.device.createBuffer({ size, usage: STORAGE }), id: this.#nextId++, bytes: size };
+    this.usedBytes += size;
+    this.peakBytes = Math.max(this.peakBytes, this.usedBytes + this.idleBytes);
+    return buffer;
+  }
+
+  /** Gives a buffer back. Using it afterwards is a mistake that nothing catches. */
+  release(buffer: PoolBuffer): void {
+    this.usedBytes -= buffer.bytes;
+    this.idleBytes += buffer.bytes;
+    const list = this.#idle.get(buffer.bytes);
+    if (list) list.push(buffer);
+    else this.#idle.set(buffer.bytes, [buffer]);
+  }
+
+  /** A buffer that the innermost open scope gives back. @throws Error outside any scope: that would be a leak */
+  scoped(bytes: number): PoolBuffer {
+    const scope = this.#scopes.at(-1);
+    if (!scope) {
+      throw new Error("Cannot allocate a temporary tensor outside a scope: open one with pool.scope()");
+    }
+    return scope.adopt(this.acquire(bytes));
+  }
+
+  /** Opens a scope; `using scope = pool.scope()` closes it. */
+  scope(): Scope {
+    const scope = new Scope(this, this.#scopes);
+    this.#scopes.push(scope);
+    return scope;
+  }
+
+  /** Destroys every idle buffer. */
+  trim(): void {
+    this.beforeDestroy();
+    for (const list of this.#idle.values()) for (const buffer of list) buffer.gpu.destroy();
+    this.#idle.clear();
+    this.idleBytes = 0;
+  }
+}
+
+/** Temporaries that live until the scope ends, unless kept for the scope around it. */
+export class Scope {
+  #held = new Set<PoolBuffer>();
+
+  constructor(readonly pool: Pool, readonly stack: Scope[]) {}
+
+  adopt(buffer: PoolBuffer): PoolBuffer {
+    this.#held.add(buffer);
+    return buffer;
+  }
+
+  /** Moves a buffer to the scope around this one; a buffer of an outer scope, or of none, stays where it is. */
+  keep<T extends { readonly buffer: PoolBuffer }>(tensor: T): T {
+    if (this.#held.delete(tensor.buffer)) {
+      const outer = this.stack[this.stack.indexOf(this) - 1];
+      outer?.adopt(tensor.buffer); // without one, the caller owns it now
+    }
+    return tensor;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.stack.at(-1) !== this) throw new Error("Cannot close a scope while one inside it is open");
+    this.stack.pop();
+    for (const buffer of this.#held) this.pool.release(buffer);
+    this.#held.clear();
+  }
+}
+
+/** Rounds up to a quarter step between powers of two, at least 256 bytes: at most a fifth is wasted. */
+export function sizeClass(bytes: number): number {
+  if (bytes <= 256) return 256;
+  const power = 2 ** Math.floor(Math.log2(bytes - 1));
+  const step = Math.max(256, power / 4);
+  return Math.ceil(bytes / step) * step;
+}

@@ -1,0 +1,45 @@
+/**
+ * A tensor: a shape over (a part of) a pooled buffer. It owns nothing: scopes, parameters and slabs own buffers.
+ * Refuses a reshape that changes the number of elements.
+ */
+import { sizeOf } from "../core/shape.ts";
+import type { PoolBuffer } from "./pool.ts";
+
+/** bf16 is packed two to a 32-bit word, the lower half first. */
+export type Dtype = "f32" | "u32" | "bf16";
+
+export interface Tensor {
+  readonly shape: readonly number[];
+  readonly dtype: Dtype;
+  readonly buffer: PoolBuffer;
+  /** Byte offset and length inside the buffer; offsets are multiples of 256. */
+  readonly offset: number;
+  readonly bytes: number;
+  /** True for trained parameters and for whatever was computed from something that needs a gradient. */
+  requiresGrad: boolean;
+  /** Of a trained parameter: where its gradient is added up. Ops add to it, `zeroGrad` clears it. */
+  grad?: Tensor;
+}
+
+/** Bytes that a shape takes, whole 32-bit words. */
+export function byteLength(shape: readonly number[], dtype: Dtype): number {
+  return dtype === "bf16" ? Math.ceil(sizeOf(shape) / 2) * 4 : sizeOf(shape) * 4;
+}
+
+/** A tensor over the start of a buffer. */
+export function tensorOver(
+  buffer: PoolBuffer,
+  shape: readonly number[],
+  dtype: Dtype = "f32",
+  offset = 0,
+): Tensor {
+  return { shape, dtype, buffer, offset, bytes: byteLength(shape, dtype), requiresGrad: false };
+}
+
+/** The same elements under another shape, without gradients: ops use `tape.reshape`. @throws RangeError when sizes differ */
+export function viewAs(x: Tensor, shape: readonly number[]): Tensor {
+  if (sizeOf(shape) !== sizeOf(x.shape)) {
+    throw new RangeError(`Cannot view the shape (${x.shape.join(", ")}) as (${shape.join(", ")})`);
+  }
+  return { ...x, shape, grad: x.grad && viewAs(x.grad, shape) };
+}
