@@ -1,0 +1,128 @@
+/**
+ * Image files to pictures and back: PNG, JPEG and WebP, the same bytes on every machine.
+ * Nothing is decoded that the guard has not passed, and whatever a decoder throws becomes an ImageError.
+ */
+import decodeJpeg, { init as initJpegDecoder } from "@jsquash/jpeg/decode.js";
+import encodeJpeg, { init as initJpegEncoder } from "@jsquash/jpeg/encode.js";
+import encodePng, { init as initPngEncoder } from "@jsquash/png/encode.js";
+import decodeWebp, { init as initWebpDecoder } from "@jsquash/webp/decode.js";
+import encodeWebp, { init as initWebpEncoder } from "@jsquash/webp/encode.js";
+import { messageOf } from "../errors.ts";
+import { guardImage, type ImageLimits } from "./guard.ts";
+import type { ImageFormat } from "./header.ts";
+import { ImageError } from "./image_error.ts";
+import { orientPicture, type Picture } from "./picture.ts";
+import { decodePng } from "./png.ts";
+import type { PngHeader } from "./png_header.ts";
+
+/** The codecs' WebAssembly, for hosts that compile none at run time; a codec left out loads its own file. */
+export interface CodecModules {
+  jpegDecoder?: WebAssembly.Module;
+  jpegEncoder?: WebAssembly.Module;
+  /** `squoosh_png_bg.wasm` */
+  pngEncoder?: WebAssembly.Module;
+  webpDecoder?: WebAssembly.Module;
+  /** The SIMD build, `webp_enc_simd.wasm`. */
+  webpEncoder?: WebAssembly.Module;
+}
+
+/** Their declarations leave the Module out, which the functions themselves take first. */
+type Init = (module?: WebAssembly.Module) => Promise<unknown>;
+let modules: CodecModules = {};
+/** Broken files decoded since the decoder's memory was last fresh: each may have kept some of it. */
+const broken = { jpeg: 0, webp: 0 };
+const BROKEN_LIMIT = 8;
+
+/** Hands over compiled codecs, before the first picture is read or written. */
+export async function initCodecs(given: CodecModules): Promise<void> {
+  modules = given;
+  if (given.jpegDecoder) await (initJpegDecoder as Init)(given.jpegDecoder);
+  if (given.jpegEncoder) await (initJpegEncoder as Init)(given.jpegEncoder);
+  if (given.pngEncoder) await (initPngEncoder as Init)(given.pngEncoder);
+  if (given.webpDecoder) await (initWebpDecoder as Init)(given.webpDecoder);
+  if (given.webpEncoder) await (initWebpEncoder as Init)(given.webpEncoder);
+}
+
+/** A decoded file: upright RGB and what it was stored as. */
+export interface DecodedImage extends Picture {
+  format: ImageFormat;
+}
+
+/**
+ * Decodes an image file to upright RGB: the EXIF orientation is applied, alpha is dropped, not blended (as PIL's
+ * `convert("RGB")` does), 16-bit samples keep their upper 8 bits (PIL agrees for colour; it clips 16-bit grey).
+ * @throws ImageError, with a stable code, for whatever the guard or the decoder refuses
+ */
+export async function decodeImage(bytes: Uint8Array, limits: ImageLimits = {}): Promise<DecodedImage> {
+  const name = limits.name ?? "image";
+  const header = guardImage(bytes, limits);
+  const picture = header.format === "png"
+    ? await decodePng(header as PngHeader, name)
+    : await decodeLossy(header.format, bytes, name);
+  if (picture.width !== header.width || picture.height !== header.height) {
+    const [actual, expected] = [picture, header].map((p) => `${p.width}x${p.height}`);
+    throw new ImageError("malformed", `it decodes to ${actual}, its header says ${expected}`, name);
+  }
+  return { ...orientPicture(picture, header.orientation), format: header.format };
+}
+
+async function decodeLossy(format: "jpeg" | "webp", bytes: Uint8Array, name: string): Promise<Picture> {
+  const decode = format === "jpeg" ? decodeJpeg : decodeWebp;
+  // The glue takes the whole buffer of a view, so a part of a larger one is copied out first.
+  const whole = bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice();
+  try {
+    const { width, height, data } = await decode(whole.buffer as ArrayBuffer);
+    return { width, height, data: dropAlpha(data) };
+  } catch (thrown) {
+    await refresh(format, thrown instanceof WebAssembly.RuntimeError);
+    const why = thrown instanceof Error ? messageOf(thrown) : "the decoder gave up";
+    throw new ImageError(
+      "undecodable",
+      `its ${format === "jpeg" ? "JPEG" : "WebP"} data is broken: ${why}`,
+      name,
+    );
+  }
+}
+
+/** Starts a decoder anew after an abort, or after a few broken files, so that leaked memory cannot add up. */
+async function refresh(format: "jpeg" | "webp", aborted: boolean): Promise<void> {
+  if (!aborted && ++broken[format] < BROKEN_LIMIT) return;
+  broken[format] = 0;
+  const init = (format === "jpeg" ? initJpegDecoder : initWebpDecoder) as Init;
+  const module = format === "jpeg" ? modules.jpegDecoder : modules.webpDecoder;
+  await (module ? init(module) : init());
+}
+
+function dropAlpha(rgba: ArrayLike<number>): Uint8Array {
+  const out = new Uint8Array((rgba.length / 4) * 3);
+  for (let from = 0, to = 0; from < rgba.length; from += 4, to += 3) {
+    out[to] = rgba[from];
+    out[to + 1] = rgba[from + 1];
+    out[to + 2] = rgba[from + 2];
+  }
+  return out;
+}
+
+export interface EncodeOptions {
+  /** 1 to 100 for JPEG and WebP, 90 unless told; PNG keeps every bit. */
+  quality?: number;
+}
+
+/** Encodes a picture; equal pictures and options give equal bytes. */
+export async function encodeImage(
+  picture: Picture,
+  format: ImageFormat,
+  { quality = 90 }: EncodeOptions = {},
+): Promise<Uint8Array<ArrayBuffer>> {
+  const { width, height } = picture;
+  const data = new Uint8ClampedArray(width * height * 4).fill(255);
+  for (let from = 0, to = 0; to < data.length; from += 3, to += 4) {
+    data[to] = picture.data[from];
+    data[to + 1] = picture.data[from + 1];
+    data[to + 2] = picture.data[from + 2];
+  }
+  const image = { data, width, height, colorSpace: "srgb" } as ImageData;
+  if (format === "png") return new Uint8Array(await encodePng(image));
+  if (format === "jpeg") return new Uint8Array(await encodeJpeg(image, { quality }));
+  return new Uint8Array(await encodeWebp(image, { quality }));
+}
