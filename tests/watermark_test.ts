@@ -212,7 +212,7 @@ Deno.test("one image: the same bytes each time, the box holds every change, the 
   const again = await watermarkImage(file, await createWatermarker({}, text), plan());
   assert.deepEqual(again.bytes, bytes);
   assert.equal(format, "png");
-  assert(U1.some((person) => person.user_id === record.person));
+  assert(U1.some((person) => person.username === record.person));
   assert.equal(record.font, text.fontHash);
   assert.notEqual(record.before, record.after);
   const places = differing(await decodeImage(bytes), original);
@@ -247,8 +247,8 @@ Deno.test("sets of equal size are paired: same images, same places; a lower rate
     const [one, two, some] = [await run({}), await run({ people: U2 }), await run({ rate: 0.5 })];
     assert.deepEqual([one.x, one.y, one.w, one.h], [two.x, two.y, two.w, two.h]);
     assert.equal(
-      U1.findIndex((p) => p.user_id === one.person),
-      U2.findIndex((p) => p.user_id === two.person),
+      U1.findIndex((p) => p.username === one.person),
+      U2.findIndex((p) => p.username === two.person),
     );
     if (some.person !== null) {
       half++;

@@ -82,7 +82,7 @@ export interface MarkPlan {
 /** What happened to one image: a line of manifest.jsonl. */
 export interface MarkRecord {
   image: string;
-  /** The user_id written on it, or null. */
+  /** The username of who is written on it, or null. */
   person: string | null;
   /** The box inside the image, in px; of one block when tiled. */
   x: number | null;
@@ -120,7 +120,7 @@ export async function watermarkImage(
   const { x = null, y = null, w = null, h = null } = marked?.box ?? {};
   const record: MarkRecord = {
     image: name,
-    person: isMarked ? people[index].user_id : null,
+    person: isMarked ? people[index].username : null,
     x,
     y,
     w,
