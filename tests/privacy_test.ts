@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { MemoryFolder } from "../core/formats/folder.ts";
 import { chooseSet, readPeople, writePeople } from "../core/privacy/people_folder.ts";
+import { neutralLines } from "../core/privacy/neutral.ts";
 import {
   drawUserId,
   FIELDS,
@@ -146,4 +147,18 @@ Deno.test("wrong sizes and names of sets are refused", () => {
   assert.throws(() => generateSets(1, { U1: 0 }), /Cannot fill the set "U1": its size is 0/);
   assert.throws(() => generateSets(1, { "../U1": 3 }), /Cannot name a set/);
   assert.throws(() => generateSets(1, { U1: 30000 }), /the limit is 20000/);
+});
+
+Deno.test("neutral text has a person's line lengths and nothing of a person", () => {
+  const random = new Random(4);
+  const people = generateSets(1, { U1: 30 }).U1;
+  const names = new Set(people.flatMap((person) => person.username.toLowerCase().split(" ")));
+  for (const person of people) {
+    const lines = FIELDS.map((field) => `${field}: ${person[field]}`);
+    const neutral = neutralLines(random, lines);
+    assert.deepEqual(neutral.map((line) => line.length), lines.map((line) => line.length));
+    assert(neutral.every((line) => /^[a-z ]*[a-z]$/.test(line)), neutral.join("|"));
+    assert(!neutral.join(" ").split(" ").some((word) => names.has(word)));
+  }
+  assert.notDeepEqual(neutralLines(random, ["12345678"]), neutralLines(random, ["12345678"]));
 });
