@@ -1,11 +1,12 @@
 /**
  * One image of a folder: read, watermarked, written; done images of an earlier run are recognised by their hashes.
- * Refuses images that lie outside the folder, also by a link, and gives back a reason instead of throwing.
+ * An image that is broken or lies outside the folder, also by a link, gives a reason back; wrong settings throw.
  */
 import { join } from "node:path";
 import { InputError } from "../core/errors.ts";
 import { sha256 } from "../core/formats/manifest.ts";
 import type { ImageFormat } from "../core/image/header.ts";
+import { ImageError } from "../core/image/image_error.ts";
 import { createWatermarker, type MarkPlan, type MarkRecord, watermarkImage } from "../core/privacy/mark.ts";
 import { createTextRenderer } from "../core/privacy/text_renderer.ts";
 import type { WatermarkOptions } from "../core/privacy/watermark.ts";
@@ -56,21 +57,26 @@ export async function openMarkFile(settings: FileSettings): Promise<MarkFile> {
       await writeFile(join(out, image), bytes);
       return { record: image === name ? record : { ...record, image, source: name } };
     } catch (error) {
-      if (error instanceof InputError) return { broken: error.message };
+      if (error instanceof ImageError || error instanceof UnreadableError) return { broken: error.message };
+      // A font without a letter, a fixed place outside the picture: the settings are wrong, not the image.
+      if (error instanceof InputError) throw new InputError(`${error.message} (image "${name}")`);
       throw error;
     }
   };
 }
 
-/** The file's bytes. @throws InputError when it is missing or, links followed, not inside `root` */
+/** An image that is not there or may not be opened: it counts as broken. */
+class UnreadableError extends InputError {}
+
+/** The file's bytes. @throws UnreadableError when it is missing or, links followed, not inside `root` */
 async function readInside(root: string, name: string): Promise<Uint8Array<ArrayBuffer>> {
   const path = await Deno.realPath(join(root, name)).catch(() => {
-    throw new InputError(`Cannot open "${name}": no such file`);
+    throw new UnreadableError(`Cannot open "${name}": no such file`);
   });
   if (!path.startsWith(`${root}/`)) {
-    throw new InputError(`Cannot open "${name}": it leads out of the image folder`);
+    throw new UnreadableError(`Cannot open "${name}": it leads out of the image folder`);
   }
   return await Deno.readFile(path).catch((error) => {
-    throw new InputError(`Cannot read "${name}": ${error.message}`);
+    throw new UnreadableError(`Cannot read "${name}": ${error.message}`);
   });
 }

@@ -161,19 +161,12 @@ async function readFinished(folder: DiskFolder, identity: string): Promise<Water
   return { records: lines.map((line) => JSON.parse(line)), broken, hash };
 }
 
-/** What an earlier run with the same identity has done; starts the journal where there is none. */
+/** What an earlier run with the same identity has done; starts the journal where none has done anything. */
 async function readJournal(folder: DiskFolder, identity: string): Promise<Map<string, FileRecord>> {
   const done = new Map<string, FileRecord>();
-  if (!await folder.exists(JOURNAL)) {
-    await folder.write(JOURNAL, JSON.stringify({ identity }) + "\n");
-    return done;
-  }
-  const [first, ...lines] = new TextDecoder().decode(await folder.read(JOURNAL)).split("\n");
-  if (first !== JSON.stringify({ identity })) {
-    throw new InputError(
-      `Cannot go on in "${folder.path}": it was begun with other settings, choose another folder`,
-    );
-  }
+  const header = JSON.stringify({ identity });
+  const text = await folder.exists(JOURNAL) ? new TextDecoder().decode(await folder.read(JOURNAL)) : "";
+  const [first, ...lines] = text.split("\n");
   for (const line of lines) {
     try {
       const record: FileRecord = JSON.parse(line);
@@ -182,6 +175,13 @@ async function readJournal(folder: DiskFolder, identity: string): Promise<Map<st
       // The last line of a run that was killed while it wrote: that image is simply done again.
     }
   }
+  if (first === header) return done;
+  if (done.size > 0) {
+    throw new InputError(
+      `Cannot go on in "${folder.path}": it was begun with other settings, choose another folder`,
+    );
+  }
+  await folder.write(JOURNAL, header + "\n");
   return done;
 }
 

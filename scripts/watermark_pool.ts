@@ -2,6 +2,7 @@
  * Images spread over workers, or done here when they are few: each free worker takes the next name.
  * The first failure that is not about an image ends all of them.
  */
+import { InputError } from "../core/errors.ts";
 import { type FileRecord, type FileSettings, openMarkFile, type Outcome } from "./watermark_file.ts";
 import type { WorkerAnswer, WorkerJob } from "./watermark_worker.ts";
 
@@ -45,9 +46,9 @@ export async function forEachImage(
 function startWorker() {
   const worker = new Worker(import.meta.resolve("./watermark_worker.ts"), { type: "module" });
   const ask = (job: WorkerJob) =>
-    new Promise<Exclude<WorkerAnswer, { failed: string }>>((resolve, reject) => {
+    new Promise<Exclude<WorkerAnswer, { failed: string; isInput: boolean }>>((resolve, reject) => {
       worker.onmessage = ({ data }: MessageEvent<WorkerAnswer>) =>
-        "failed" in data ? reject(new Error(data.failed)) : resolve(data);
+        "failed" in data ? reject(new (data.isInput ? InputError : Error)(data.failed)) : resolve(data);
       worker.onerror = (event) => {
         event.preventDefault();
         reject(new Error(event.message));

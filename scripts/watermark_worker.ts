@@ -4,7 +4,7 @@
  */
 /// <reference no-default-lib="true" />
 /// <reference lib="deno.worker" />
-import { messageOf } from "../core/errors.ts";
+import { InputError, messageOf } from "../core/errors.ts";
 import {
   type FileRecord,
   type FileSettings,
@@ -14,12 +14,17 @@ import {
 } from "./watermark_file.ts";
 
 export type WorkerJob = { settings: FileSettings } | { name: string; done?: FileRecord };
-export type WorkerAnswer = { ready: true } | { outcome: Outcome } | { failed: string };
+export type WorkerAnswer = { ready: true } | { outcome: Outcome } | { failed: string; isInput: boolean };
 
 let markFile: MarkFile | undefined;
 
 self.onmessage = async ({ data }: MessageEvent<WorkerJob>) => {
-  self.postMessage(await answer(data).catch((error): WorkerAnswer => ({ failed: messageOf(error) })));
+  self.postMessage(
+    await answer(data).catch((error): WorkerAnswer => ({
+      failed: messageOf(error),
+      isInput: error instanceof InputError,
+    })),
+  );
 };
 
 async function answer(job: WorkerJob): Promise<WorkerAnswer> {

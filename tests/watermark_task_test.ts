@@ -193,3 +193,24 @@ Deno.test("images are never written over themselves, and paths that climb are re
       /record 0.*"image"/,
     );
   }));
+
+Deno.test("wrong settings stop the run at once, also from a worker, and are no broken images", () =>
+  withInput(async (root) => {
+    const watermark = watermarkOptionsSchema.parse({ font: "pixel", position: "fixed:500,3" });
+    for (const workers of [1, 2]) {
+      await assert.rejects(
+        watermarkFolder(runOf(root, "out", { watermark, workers, skipBroken: true })),
+        (error) =>
+          error instanceof InputError &&
+          /at 500,3: the picture is 70x66 \(image "a\/\d+\./.test(error.message),
+      );
+    }
+    const people = [{ ...U1[0], username: "山田 太郎" }];
+    const plan = { ...runOf(root, "").plan, people, rate: 1 };
+    await assert.rejects(
+      watermarkFolder(runOf(root, "sans", { watermark: watermarkOptionsSchema.parse({}), plan })),
+      /Cannot draw "username: 山田 太郎.*the font has no "山" \(image "a\/0\.jpg"\)/,
+    );
+    // Nothing was done with them, so that the same folder can be tried again with better ones.
+    await watermarkFolder(runOf(root, "sans"));
+  }));

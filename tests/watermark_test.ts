@@ -75,6 +75,15 @@ Deno.test("the study's block in DejaVu Sans has Pillow's size within 2 px", () =
   assert(Math.abs(larger.width / block.width - 2) < 0.05);
 });
 
+Deno.test("characters the font lacks are refused, not drawn as boxes", () => {
+  assert(text.draw(["Ωмир é \u00a0 ½"], 10).width > 40);
+  assert.throws(
+    () => text.draw(["age: 3", "name: 東京"], 10),
+    /Cannot draw "age: 3 \/ name: 東京": the font has no "東"/,
+  );
+  assert.throws(() => text.draw([" "], 10), /the font has no ink for it/);
+});
+
 Deno.test("a person's lines: keys and values, values, or eight characters each", () => {
   const [person] = U1;
   const full = linesOf(person, "full");

@@ -10,7 +10,7 @@ import type { Block } from "./block.ts";
 export interface TextRenderer {
   /** sha256 of the font file. */
   readonly fontHash: string;
-  /** Lines at `size` px an em, cut to their ink. @throws InputError when nothing would be seen */
+  /** Lines at `size` px an em, cut to their ink. @throws InputError for characters the font lacks, and when nothing would be seen */
   draw(lines: readonly string[], size: number): Block;
 }
 
@@ -31,7 +31,30 @@ export async function createTextRenderer(
 ): Promise<TextRenderer> {
   // resvg may be initialised once a process.
   await (ready ??= initWasm(wasm));
-  return { fontHash: await sha256(ttf), draw: (lines, size) => drawText(lines, size, ttf, family) };
+  const known = new Set<string>();
+  const draw = (lines: readonly string[], size: number) => drawText(lines, size, ttf, family);
+  return {
+    fontHash: await sha256(ttf),
+    draw(lines, size) {
+      for (const character of lines.join("")) {
+        if (character <= "~" || known.has(character)) continue;
+        if (looksMissing(character, (text) => draw([text], 16))) {
+          throw new InputError(`Cannot draw "${lines.join(" / ")}": the font has no "${character}"`);
+        }
+        known.add(character);
+      }
+      return draw(lines, size);
+    },
+  };
+}
+
+/** A private character at the end of Unicode: fonts draw it, as all they lack, as an empty box. */
+const NO_CHARACTER = "\u{10fffd}";
+
+function looksMissing(character: string, draw: (text: string) => Block): boolean {
+  if (character.trim() === "") return false;
+  const [actual, box] = [draw(character), draw(NO_CHARACTER)].map((block) => block.coverage);
+  return actual.length === box.length && actual.every((value, i) => value === box[i]);
 }
 
 const escapeXml = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
