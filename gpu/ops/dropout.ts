@@ -10,8 +10,14 @@ import type { Tape } from "../tape.ts";
 import type { Tensor } from "../tensor.ts";
 import source from "./dropout.wgsl" with { type: "text" };
 
-const sizes = { N: "u32", state: "u32", threshold: "u32", scale: "f32" } as const;
-const dropKernel = kernel("dropout", source, "dropout", sizes, 1, 1);
+const dropKernel = kernel(
+  "dropout",
+  source,
+  "dropout",
+  { N: "u32", state: "u32", threshold: "u32", scale: "f32" },
+  1,
+  1,
+);
 
 export interface DropoutOptions {
   /** Share of elements that become 0; 0 returns x itself. */
@@ -31,6 +37,7 @@ export function dropout(tape: Tape, x: Tensor, { p, seed }: DropoutOptions): Ten
 function drop(tape: Tape, x: Tensor, p: number, seed: number): Tensor {
   const N = sizeOf(x.shape), threshold = Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
   const y = tape.empty(x.shape);
-  tape.gpu.run(dropKernel, { N, state: hash32(seed), threshold, scale: 1 / (1 - p) }, [x], [y], gridFor(N));
+  const sizes = { N, state: hash32(seed), threshold, scale: 1 / (1 - p) };
+  tape.gpu.run(dropKernel, sizes, [x], [y], gridFor(Math.ceil(N / 4)));
   return y;
 }

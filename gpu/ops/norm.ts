@@ -14,7 +14,8 @@ const backward = kernel("norm", source, "backward", { T: "u32", C: "u32", eps: "
 const strip = kernel("norm", source, "strip", { T: "u32", C: "u32", rows: "u32" }, 4, 1);
 const addStrips = kernel("norm", source, "addStrips", { C: "u32", strips: "u32", part: "u32" }, 1, 1);
 
-const GROUP = 64;
+/** Columns an invocation each when parameters' gradients are added up. */
+const COLUMNS = 64;
 /** Rows that one invocation adds up for a weight's gradient; more when a grid dimension would overflow. */
 const STRIP_ROWS = 32, MAX_STRIPS = 65535;
 
@@ -36,15 +37,16 @@ export function layernorm(tape: Tape, x: Tensor, w: Tensor, b: Tensor, options: 
 function norm(tape: Tape, x: Tensor, w: Tensor, b: Tensor | undefined, { eps }: NormOptions): Tensor {
   const { gpu } = tape;
   const { T, C } = dims("T C", x, "C", w, "C", b ?? w);
-  const LANES = gpu.isCpu ? 1 : GROUP, CENTRED = b ? 1 : 0;
+  const [LANES, GROUP] = gpu.isCpu ? [1, 8] : [64, 64];
+  const overrides = { LANES, GROUP, CENTRED: b ? 1 : 0 };
   const rows = gridFor(T * LANES, GROUP);
   const y = tape.empty([T, C]), stats = tape.empty([T, 2]);
-  gpu.run(forward, { T, C, eps }, [x, w, b], [y, stats], rows, { LANES, CENTRED });
+  gpu.run(forward, { T, C, eps }, [x, w, b], [y, stats], rows, overrides);
   return tape.record(y, b ? [x, w, b] : [x, w], (dy) => {
     addParameterGradients(tape, { x, w, b, dy, stats });
     if (!x.requiresGrad) return [];
     const dx = tape.empty([T, C]);
-    gpu.run(backward, { T, C, eps }, [x, w, dy, stats], [dx], rows, { LANES, CENTRED });
+    gpu.run(backward, { T, C, eps }, [x, w, dy, stats], [dx], rows, overrides);
     return [dx];
   });
 }
@@ -59,7 +61,7 @@ function addParameterGradients(
   const height = Math.max(STRIP_ROWS, Math.ceil(T / MAX_STRIPS)), strips = Math.ceil(T / height);
   using _scope = gpu.pool.scope();
   const shares = tape.empty([strips, 2, C]);
-  const columns = Math.ceil(C / GROUP);
+  const columns = Math.ceil(C / COLUMNS);
   gpu.run(strip, { T, C, rows: height }, [x, w, dy, stats], [shares], [columns, strips]);
   [w, b].forEach((parameter, part) => {
     if (!parameter?.requiresGrad) return;

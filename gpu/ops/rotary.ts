@@ -3,7 +3,7 @@
  * Refuses rows that are no whole number of heads; cosines and sines never get gradients.
  */
 import { dims } from "../../core/shape.ts";
-import { type Grid, gridFor } from "../device.ts";
+import { gridFor } from "../device.ts";
 import { kernel } from "../kernel.ts";
 import type { Tape } from "../tape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -13,7 +13,7 @@ const rotate = kernel(
   "rotary",
   source,
   "rotate",
-  { T: "u32", pairs: "u32", half: "u32", direction: "f32" },
+  { T: "u32", H: "u32", half: "u32", direction: "f32" },
   3,
   1,
 );
@@ -29,13 +29,12 @@ export function rotary(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor): Tensor 
       `Cannot cut rows of ${C} into heads of ${2 * half}: the cosines are (${T}, ${half})`,
     );
   }
-  const pairs = C / 2;
-  const [rows, layers = 1] = gridFor(T, 1), grid: Grid = [Math.ceil(pairs / 64), rows, layers];
+  const H = C / (2 * half), grid = gridFor(T * half);
   const y = tape.empty([T, C]);
-  tape.gpu.run(rotate, { T, pairs, half, direction: 1 }, [x, cos, sin], [y], grid);
+  tape.gpu.run(rotate, { T, H, half, direction: 1 }, [x, cos, sin], [y], grid);
   return tape.record(y, [x], (dy) => {
     const dx = tape.empty([T, C]);
-    tape.gpu.run(rotate, { T, pairs, half, direction: -1 }, [dy, cos, sin], [dx], grid);
+    tape.gpu.run(rotate, { T, H, half, direction: -1 }, [dy, cos, sin], [dx], grid);
     return [dx];
   });
 }
