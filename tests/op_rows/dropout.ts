@@ -36,6 +36,13 @@ export const rows: Row[] = [
   },
   {
     op: "dropout",
+    name: "keeps an element whose hash is exactly the threshold",
+    inputs: [activation([70])],
+    gpu: (tape, [x]) => dropout(tape, x, { p: hash32(9, 66) / 2 ** 32, seed: 9 }),
+    reference: ([x]) => dropoutReference(x, { p: hash32(9, 66) / 2 ** 32, seed: 9 }),
+  },
+  {
+    op: "dropout",
     name: "is x itself at p 0, and refuses p outside [0, 1)",
     check: (gpu) => {
       const tape = new Tape(gpu), x = gpu.empty([4]);
