@@ -27,7 +27,9 @@ export interface CodecModules {
 }
 
 /** Their declarations leave the Module out, which the functions themselves take first. */
-type Init = (module?: WebAssembly.Module) => Promise<unknown>;
+type Init = (
+  ...given: (WebAssembly.Module | { printErr?: (line: string) => void } | undefined)[]
+) => Promise<unknown>;
 let modules: CodecModules = {};
 /** Broken files decoded since the decoder's memory was last fresh: each may have kept some of it. */
 const broken = { jpeg: 0, webp: 0 };
@@ -36,11 +38,40 @@ const BROKEN_LIMIT = 8;
 /** Hands over compiled codecs, before the first picture is read or written. */
 export async function initCodecs(given: CodecModules): Promise<void> {
   modules = given;
-  if (given.jpegDecoder) await (initJpegDecoder as Init)(given.jpegDecoder);
+  jpegReady = undefined;
   if (given.jpegEncoder) await (initJpegEncoder as Init)(given.jpegEncoder);
   if (given.pngEncoder) await (initPngEncoder as Init)(given.pngEncoder);
   if (given.webpDecoder) await (initWebpDecoder as Init)(given.webpDecoder);
   if (given.webpEncoder) await (initWebpEncoder as Init)(given.webpEncoder);
+}
+
+/** What the JPEG library would print about the file it reads; it warns of missing data but draws grey over it. */
+let complaints: string[] = [];
+const LOST_DATA = /premature end|bad Huffman/;
+let jpegReady: Promise<unknown> | undefined;
+/** Resolves when the latest JPEG is done: they go one by one, so that complaints belong to their own file. */
+let jpegTurn: Promise<unknown> = Promise.resolve();
+
+function startJpegDecoder(): Promise<unknown> {
+  const options = { printErr: (line: string) => void complaints.push(line) };
+  const init = initJpegDecoder as Init;
+  return modules.jpegDecoder ? init(modules.jpegDecoder, options) : init(options);
+}
+
+function decodeJpegInTurn(buffer: ArrayBuffer): Promise<ImageData> {
+  const turn = jpegTurn.then(async () => {
+    await (jpegReady ??= startJpegDecoder());
+    complaints = [];
+    const picture = await decodeJpeg(buffer).catch((thrown) => {
+      if (thrown instanceof WebAssembly.RuntimeError) jpegReady = undefined;
+      throw new Error(complaints.at(-1) ?? messageOf(thrown));
+    });
+    const lost = complaints.find((line) => LOST_DATA.test(line));
+    if (lost) throw new Error(lost);
+    return picture;
+  });
+  jpegTurn = turn.catch(() => {});
+  return turn;
 }
 
 /** A decoded file: upright RGB and what it was stored as. */
@@ -67,14 +98,14 @@ export async function decodeImage(bytes: Uint8Array, limits: ImageLimits = {}): 
 }
 
 async function decodeLossy(format: "jpeg" | "webp", bytes: Uint8Array, name: string): Promise<Picture> {
-  const decode = format === "jpeg" ? decodeJpeg : decodeWebp;
   // The glue takes the whole buffer of a view, so a part of a larger one is copied out first.
   const whole = bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice();
+  const decode = format === "jpeg" ? decodeJpegInTurn : decodeWebp;
   try {
     const { width, height, data } = await decode(whole.buffer as ArrayBuffer);
     return { width, height, data: dropAlpha(data) };
   } catch (thrown) {
-    await refresh(format, thrown instanceof WebAssembly.RuntimeError);
+    if (++broken[format] >= BROKEN_LIMIT || thrown instanceof WebAssembly.RuntimeError) await restart(format);
     const why = thrown instanceof Error ? messageOf(thrown) : "the decoder gave up";
     throw new ImageError(
       "undecodable",
@@ -85,12 +116,10 @@ async function decodeLossy(format: "jpeg" | "webp", bytes: Uint8Array, name: str
 }
 
 /** Starts a decoder anew after an abort, or after a few broken files, so that leaked memory cannot add up. */
-async function refresh(format: "jpeg" | "webp", aborted: boolean): Promise<void> {
-  if (!aborted && ++broken[format] < BROKEN_LIMIT) return;
+async function restart(format: "jpeg" | "webp"): Promise<void> {
   broken[format] = 0;
-  const init = (format === "jpeg" ? initJpegDecoder : initWebpDecoder) as Init;
-  const module = format === "jpeg" ? modules.jpegDecoder : modules.webpDecoder;
-  await (module ? init(module) : init());
+  if (format === "jpeg") jpegReady = undefined;
+  else await (initWebpDecoder as Init)(modules.webpDecoder, {});
 }
 
 function dropAlpha(rgba: ArrayLike<number>): Uint8Array {

@@ -1,8 +1,7 @@
 /**
  * How Idefics3 and SmolVLM cut a picture: long edge to a size, both edges up to whole tiles, tiles, then the whole small.
- * Every step is a resize of 8-bit pixels, so each one rounds; refuses pictures so narrow that a side would vanish.
+ * Every step is a resize of 8-bit pixels, so each one rounds; no picture is refused: a side never falls below a pixel.
  */
-import { InputError } from "../errors.ts";
 import { cropPicture, type Picture } from "./picture.ts";
 import type { ProcessorConfig } from "./processor_config.ts";
 import { resizePicture } from "./resize.ts";
@@ -27,12 +26,6 @@ export function splitIntoTiles(
   }
   if (!config.split) return { frames: [resize(image, tile, tile)], rows: 0, cols: 0 };
   const [height, width] = wholeTiles(image, tile);
-  if (height === 0 || width === 0) {
-    const { width: w, height: h } = picture;
-    throw new InputError(
-      `Cannot process a picture of ${w}x${h} with "${config.name}": it is too narrow to cut`,
-    );
-  }
   image = resize(image, width, height);
   if (height <= tile && width <= tile) return { frames: [image], rows: 0, cols: 0 };
   const rows = height / tile, cols = width / tile, frames: Picture[] = [];
