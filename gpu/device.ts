@@ -4,7 +4,7 @@
  */
 import { InputError } from "../core/errors.ts";
 import { sizeOf } from "../core/shape.ts";
-import { type Kernel, Pipelines } from "./kernel.ts";
+import { type Kernel, PANEL_BYTES, Pipelines } from "./kernel.ts";
 import { Pool } from "./pool.ts";
 import { byteLength, type Dtype, type Tensor, tensorOver } from "./tensor.ts";
 
@@ -54,7 +54,7 @@ export class Gpu {
     this.pool = new Pool(device, () => {
       this.submit();
       this.pipelines.forgetGroups();
-    });
+    }, this.isCpu ? PANEL_BYTES : 0);
     this.#slot = Math.max(64, device.limits.minUniformBufferOffsetAlignment);
     this.#uniforms = device.createBuffer({
       label: "sizes",
@@ -115,6 +115,7 @@ export class Gpu {
         `Cannot write ${values.length} values into the shape (${tensor.shape.join(", ")})`,
       );
     }
+    if (values.length === 0) return; // Deno 2.9.6 panics on an empty write
     this.submit(); // queue.writeBuffer overtakes what is recorded but not yet submitted
     const whole = values.byteLength % 4 === 0;
     const bytes = new Uint8Array(whole ? values.byteLength : values.byteLength + 2);
@@ -168,9 +169,10 @@ export class Gpu {
       }];
       tensors.forEach((tensor, i) => {
         const { buffer, offset, bytes } = tensor ?? this.#empty;
+        const size = i < kernel.panels ? PANEL_BYTES : Math.max(16, Math.ceil(bytes / 16) * 16);
         entries.push({
           binding: i + 1,
-          resource: { buffer: buffer.gpu, offset, size: Math.max(16, Math.ceil(bytes / 16) * 16) },
+          resource: { buffer: buffer.gpu, offset, size },
         });
       });
       group = this.device.createBindGroup({ label: kernel.name, layout: pipeline.layout, entries });

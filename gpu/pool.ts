@@ -2,7 +2,7 @@
  * The buffer pool: storage buffers are handed out by size class, given back by scopes, and destroyed when too many
  * lie idle. Work on one queue is ordered, so a buffer may be reused while its last reader is still waiting to run.
  */
-const STORAGE = 0x80 | 0x04 | 0x08; // STORAGE | COPY_SRC | COPY_DST
+const USAGE = 0x80 | 0x40 | 0x04 | 0x08; // STORAGE | UNIFORM | COPY_SRC | COPY_DST
 
 export interface PoolBuffer {
   readonly gpu: GPUBuffer;
@@ -23,8 +23,11 @@ export class Pool {
   idleBytes = 0;
   peakBytes = 0;
 
-  /** @param beforeDestroy submits recorded work and drops cached bind groups */
-  constructor(readonly device: GPUDevice, readonly beforeDestroy: () => void) {}
+  /**
+   * @param beforeDestroy submits recorded work and drops cached bind groups
+   * @param slack bytes behind every buffer, so that a window of that size can be bound at any tensor's end
+   */
+  constructor(readonly device: GPUDevice, readonly beforeDestroy: () => void, readonly slack = 0) {}
 
   /** A buffer of at least `bytes`, with undefined content, owned by the caller. */
   acquire(bytes: number): PoolBuffer {
@@ -33,7 +36,7 @@ export class Pool {
     if (idle) this.idleBytes -= size;
     else if (this.idleBytes > IDLE_ALLOWANCE + this.usedBytes) this.trim();
     const buffer = idle ??
-      { gpu: this.device.createBuffer({ size, usage: STORAGE }), id: this.#nextId++, bytes: size };
+      { gpu: this.device.createBuffer({ size: size + this.slack, usage: USAGE }), id: this.#nextId++, bytes: size };
     this.usedBytes += size;
     this.peakBytes = Math.max(this.peakBytes, this.usedBytes + this.idleBytes);
     return buffer;

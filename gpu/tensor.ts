@@ -43,3 +43,16 @@ export function viewAs(x: Tensor, shape: readonly number[]): Tensor {
   }
   return { ...x, shape, grad: x.grad && viewAs(x.grad, shape) };
 }
+
+/** Some rows of a matrix, where its rows lie in the buffer; the start must be a multiple of 256 bytes. */
+export function rowsOf(x: Tensor, start: number, count: number): Tensor {
+  const [, C] = x.shape;
+  return {
+    shape: [count, C],
+    dtype: x.dtype,
+    buffer: x.buffer,
+    offset: x.offset + byteLength([start, C], x.dtype),
+    bytes: byteLength([count, C], x.dtype),
+    requiresGrad: false,
+  };
+}

@@ -1,0 +1,163 @@
+/**
+ * The three products behind every linear layer: x w^T, dy w and dy^T x, without a tape. On a GPU they run as
+ * workgroup tiles of any shape; on software Vulkan as register blocks over panels, where shapes allow it.
+ */
+import { dims } from "../../core/shape.ts";
+import { type Gpu, gridFor } from "../device.ts";
+import { kernel, PANEL_BYTES, type Scalar } from "../kernel.ts";
+import { rowsOf, type Tensor } from "../tensor.ts";
+import panelSource from "./matmul_panel.wgsl" with { type: "text" };
+import tileSource from "./matmul_tile.wgsl" with { type: "text" };
+
+export interface MatmulOptions {
+  /** Factor of the product, 1 by default. */
+  alpha?: number;
+  /** Adds to `out` instead of overwriting it. */
+  accumulate?: boolean;
+  /** (N), added to every row of a fresh result; only for `matmulNT` and not together with `accumulate`. */
+  bias?: Tensor;
+}
+
+const panelSizes: Record<string, Scalar> = {
+  T: "u32",
+  N: "u32",
+  K: "u32",
+  row0: "u32",
+  column0: "u32",
+  width: "u32",
+  alpha: "f32",
+  accumulate: "u32", // deno-fmt-ignore
+};
+const panelNT = kernel("matmul_panel", panelSource, "nt", panelSizes, 3, 1, 2);
+const panelNN = kernel("matmul_panel", panelSource, "nn", panelSizes, 2, 1, 2);
+const panelTN = kernel("matmul_panel", panelSource, "tn", panelSizes, 2, 1, 2);
+const tile = kernel(
+  "matmul_tile",
+  tileSource,
+  "main",
+  {
+    M: "u32",
+    N: "u32",
+    K: "u32",
+    am: "u32",
+    ak: "u32",
+    bk: "u32",
+    bn: "u32",
+    alpha: "f32",
+    accumulate: "u32", // deno-fmt-ignore
+  },
+  3,
+  1,
+);
+
+/** Invocations a workgroup of the panel kernels: few, so that small products still use every core. */
+const SIZE = 16;
+
+/** out (T,N) = alpha * x (T,K) w (N,K)^T + bias; w may be packed bf16. */
+export function matmulNT(gpu: Gpu, x: Tensor, w: Tensor, out: Tensor, options: MatmulOptions = {}): void {
+  const { T, N, K } = dims("T K", x, "N K", w, "T N", out);
+  const { alpha = 1, accumulate = false, bias } = options;
+  const mode = accumulate ? 1 : bias ? 2 : 0;
+  const xRows = panelRows(gpu, K, 4), wRows = panelRows(gpu, K, w.dtype === "bf16" ? 2 : 4);
+  if (!xRows || !wRows) {
+    return runTile(gpu, [T, N, K], [K, 1], [1, K], x, w, bias, out, alpha, mode);
+  }
+  for (let row0 = 0; row0 < T; row0 += xRows) {
+    const rows = Math.min(xRows, T - row0);
+    for (let column0 = 0; column0 < N; column0 += wRows) {
+      const columns = Math.min(wRows, N - column0);
+      const sizes = { T: rows, N: columns, K, row0, column0, width: N, alpha, accumulate: mode };
+      const grid = gridFor(Math.ceil(rows / 16) * Math.ceil(columns / 8), SIZE);
+      gpu.run(
+        panelNT,
+        sizes,
+        [rowsOf(x, row0, rows), rowsOf(w, column0, columns), bias],
+        [out],
+        grid,
+        overridesOf(w),
+      );
+    }
+  }
+}
+
+/** out (T,K) = alpha * dy (T,N) w (N,K); w may be packed bf16. */
+export function matmulNN(gpu: Gpu, dy: Tensor, w: Tensor, out: Tensor, options: MatmulOptions = {}): void {
+  const { T, N, K } = dims("T N", dy, "N K", w, "T K", out);
+  const { alpha = 1, accumulate = false } = options;
+  const dyRows = panelRows(gpu, N, 4), wRows = panelRows(gpu, K, w.dtype === "bf16" ? 2 : 4);
+  if (!dyRows || !wRows) {
+    return runTile(gpu, [T, K, N], [N, 1], [K, 1], dy, w, undefined, out, alpha, accumulate ? 1 : 0);
+  }
+  for (let row0 = 0; row0 < T; row0 += dyRows) {
+    const rows = Math.min(dyRows, T - row0);
+    for (let column0 = 0; column0 < N; column0 += wRows) {
+      const depth = Math.min(wRows, N - column0);
+      const mode = accumulate || column0 > 0 ? 1 : 0;
+      const sizes = { T: rows, N: depth, K, row0, column0, width: N, alpha, accumulate: mode };
+      const grid = gridFor(Math.ceil(rows / 8) * Math.ceil(K / 16), SIZE);
+      gpu.run(
+        panelNN,
+        sizes,
+        [rowsOf(dy, row0, rows), rowsOf(w, column0, depth)],
+        [out],
+        grid,
+        overridesOf(w),
+      );
+    }
+  }
+}
+
+/** out (N,K) = alpha * dy (T,N)^T x (T,K). */
+export function matmulTN(gpu: Gpu, dy: Tensor, x: Tensor, out: Tensor, options: MatmulOptions = {}): void {
+  const { T, N, K } = dims("T N", dy, "T K", x, "N K", out);
+  const { alpha = 1, accumulate = false } = options;
+  const depth = Math.min(panelRows(gpu, N, 4), panelRows(gpu, K, 4));
+  if (!depth) {
+    return runTile(gpu, [N, K, T], [1, N], [K, 1], dy, x, undefined, out, alpha, accumulate ? 1 : 0);
+  }
+  for (let t = 0; t < T; t += depth) {
+    const rows = Math.min(depth, T - t);
+    const sizes = {
+      T: rows,
+      N,
+      K,
+      row0: 0,
+      column0: 0,
+      width: 0,
+      alpha,
+      accumulate: accumulate || t > 0 ? 1 : 0,
+    };
+    const grid = gridFor(Math.ceil(N / 8) * Math.ceil(K / 16), SIZE);
+    gpu.run(panelTN, sizes, [rowsOf(dy, t, rows), rowsOf(x, t, rows)], [out], grid, { SIZE });
+  }
+}
+
+/** Rows of C values that one panel shows, so that panels start at multiples of 256 bytes; 0 where panels do not serve. */
+function panelRows(gpu: Gpu, C: number, width: number): number {
+  if (!gpu.isCpu || C % 4 !== 0) return 0;
+  let step = 1; // rows from one aligned start to the next
+  while (C * width * step % 256 !== 0) step *= 2;
+  const rows = Math.floor(PANEL_BYTES / (C * width));
+  return rows - rows % step;
+}
+
+function overridesOf(w: Tensor): Record<string, number> {
+  return { BF16: w.dtype === "bf16" ? 1 : 0, SIZE };
+}
+
+function runTile(
+  gpu: Gpu,
+  [M, N, K]: number[],
+  [am, ak]: number[],
+  [bk, bn]: number[],
+  a: Tensor,
+  b: Tensor,
+  bias: Tensor | undefined,
+  out: Tensor,
+  alpha: number,
+  accumulate: number,
+): void {
+  const grid = [Math.ceil(N / 64), Math.ceil(M / 64)] as const;
+  const BF16 = b.dtype === "bf16" ? 1 : 0;
+  gpu.run(tile, { M, N, K, am, ak, bk, bn, alpha, accumulate }, [a, b, bias], [out], grid, { BF16 });
+}
