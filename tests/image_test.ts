@@ -98,11 +98,11 @@ Deno.test("PNG keeps every pixel; equal pictures give equal bytes; JPEG and WebP
     assert(error < 4, `${format}: mean error ${error}`);
   }
   for (const format of ["jpeg", "webp"] as const) {
-    const sizes = await Promise.all([20, 60, 95].map((quality) => encodeImage(noise(64, 48), format, { quality })));
+    const sizes = await Promise.all(
+      [20, 60, 95].map((quality) => encodeImage(noise(64, 48), format, { quality })),
+    );
     assert(sizes[0].length < sizes[1].length && sizes[1].length < sizes[2].length, format);
   }
-});
-  assert(small.length < (await encodeImage(soft, "jpeg", { quality: 95 })).length);
 });
 
 Deno.test("codecs run from modules compiled elsewhere", async () => {
