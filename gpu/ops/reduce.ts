@@ -7,7 +7,7 @@ import { sparseRows } from "../../core/sparse_rows.ts";
 import { type Gpu, gridFor } from "../device.ts";
 import { kernel } from "../kernel.ts";
 import type { Tape } from "../tape.ts";
-import { type Tensor, tensorOver, viewAs } from "../tensor.ts";
+import { rowsOf, type Tensor, viewAs } from "../tensor.ts";
 import source from "./reduce.wgsl" with { type: "text" };
 import { sparseGradient, sparseProduct } from "./sparse_rows.ts";
 
@@ -67,18 +67,16 @@ export function concatRows(tape: Tape, xs: readonly Tensor[]): Tensor {
   const C = xs[0].shape[1];
   for (const x of xs) dims("T C", x, "C", { shape: [C] });
   const y = tape.empty([xs.reduce((T, { shape }) => T + shape[0], 0), C]);
-  let first = 0;
-  const parts = xs.map(({ shape }) => { // as views for copies only: a binding would need offsets in 256 bytes
-    const start = first;
-    first += shape[0];
-    return (whole: Tensor) => tensorOver(whole.buffer, shape, "f32", whole.offset + start * C * 4);
-  });
-  xs.forEach((x, i) => gpu.copy(x, parts[i](y)));
+  const starts: number[] = [];
+  xs.reduce((first, { shape }) => (starts.push(first), first + shape[0]), 0);
+  // These views are for copies only: a binding would need starts in steps of 256 bytes.
+  const part = (whole: Tensor, i: number) => rowsOf(whole, starts[i], xs[i].shape[0]);
+  xs.forEach((x, i) => gpu.copy(x, part(y, i)));
   return tape.record(y, xs, (dy) =>
     xs.map((x, i) => {
       if (!x.requiresGrad) return undefined;
       const dx = tape.empty(x.shape);
-      gpu.copy(parts[i](dy), dx);
+      gpu.copy(part(dy, i), dx);
       if (!x.grad) return dx;
       const N = sizeOf(x.shape); // one row of N columns: the sum is the row itself
       columnSum(gpu, viewAs(dx, [1, N]), viewAs(x.grad, [N]), { accumulate: true });
