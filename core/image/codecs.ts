@@ -33,7 +33,7 @@ type Init = (
 let modules: CodecModules = {};
 /** Broken files decoded since the decoder's memory was last fresh: each may have kept some of it. */
 const broken = { jpeg: 0, webp: 0 };
-const BROKEN_LIMIT = 8;
+const BROKEN_LIMIT = 64;
 
 /** Hands over compiled codecs, before the first picture is read or written. */
 export async function initCodecs(given: CodecModules): Promise<void> {
