@@ -56,3 +56,10 @@ export function rowsOf(x: Tensor, start: number, count: number): Tensor {
     requiresGrad: false,
   };
 }
+
+/** The fewest rows of `rowBytes` bytes that end at a multiple of 256 bytes: where `rowsOf` may start. */
+export function rowStep(rowBytes: number): number {
+  let step = 256;
+  while (step > 1 && rowBytes * (step / 2) % 256 === 0) step /= 2;
+  return step;
+}

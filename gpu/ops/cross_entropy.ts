@@ -7,7 +7,7 @@ import { checkIndices, selectRows } from "../../core/sparse_rows.ts";
 import { gridFor } from "../device.ts";
 import { kernel } from "../kernel.ts";
 import { Tape } from "../tape.ts";
-import { rowsOf, type Tensor } from "../tensor.ts";
+import { rowsOf, rowStep, type Tensor } from "../tensor.ts";
 import source from "./cross_entropy.wgsl" with { type: "text" };
 import { gatherRows } from "./gather.ts";
 import { matmulNN, matmulNT, matmulTN } from "./matmul.ts";
@@ -89,8 +89,7 @@ export function crossEntropy(
 
 /** Rows of a chunk: as many as the budget allows, their start always at a multiple of 256 bytes in a (M, C). */
 function chunkRows(C: number, V: number, bytes: number): number {
-  let unit = 64;
-  while (unit > 1 && C * (unit / 2) % 64 === 0) unit /= 2;
+  const unit = rowStep(4 * C);
   return Math.max(unit, Math.floor(bytes / (4 * V * unit)) * unit);
 }
 

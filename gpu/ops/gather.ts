@@ -7,43 +7,50 @@ import { checkIndices, selectRows } from "../../core/sparse_rows.ts";
 import { gridFor } from "../device.ts";
 import { kernel } from "../kernel.ts";
 import type { Tape } from "../tape.ts";
-import type { Tensor } from "../tensor.ts";
+import { byteLength, rowsOf, rowStep, type Tensor } from "../tensor.ts";
 import source from "./gather.wgsl" with { type: "text" };
 import { sparseGradient } from "./sparse_rows.ts";
 
-const rows4 = kernel("gather", source, "rows4", { M: "u32", C: "u32" }, 3, 1);
-const rows1 = kernel("gather", source, "rows1", { M: "u32", C: "u32" }, 3, 1);
-const rowsBf16 = kernel("gather", source, "rowsBf16", { M: "u32", C: "u32" }, 2, 1);
+const sizes = { M: "u32", C: "u32", first: "u32", rows: "u32" } as const;
+const rows4 = kernel("gather", source, "rows4", sizes, 3, 1);
+const rows1 = kernel("gather", source, "rows1", sizes, 3, 1);
+const rowsBf16 = kernel("gather", source, "rowsBf16", sizes, 2, 1);
+
+export interface GatherOptions {
+  /** Bytes of the table that one dispatch reads from, the device's limit of a binding by default. */
+  window?: number;
+}
 
 /**
  * Row m of the result (M, C) is row index[m] of x (N, C); rows may be read many times. x may be packed bf16.
  * @throws RangeError for an index outside 0..N-1, for bf16 of odd width or with a gradient
  */
-export function gatherRows(tape: Tape, x: Tensor, index: Uint32Array): Tensor {
+export function gatherRows(
+  tape: Tape,
+  x: Tensor,
+  index: Uint32Array,
+  { window = tape.gpu.device.limits.maxStorageBufferBindingSize }: GatherOptions = {},
+): Tensor {
   const { gpu } = tape;
-  const { N, C } = dims("N C", x), M = index.length;
+  const { N, C } = dims("N C", x), M = index.length, packed = x.dtype === "bf16";
   checkIndices(index, N);
+  if (packed && (C % 2 || x.requiresGrad)) {
+    throw new RangeError(
+      `Cannot gather from a bf16 table (${N}, ${C})${x.requiresGrad ? " that is trained" : ""}: ` +
+        "expected an even width and no gradient",
+    );
+  }
   const y = tape.empty([M, C]);
   using _scope = gpu.pool.scope();
   const list = gpu.upload(Uint32Array.from(index));
-  if (x.dtype === "bf16") {
-    if (C % 2 || x.requiresGrad) {
-      throw new RangeError(
-        `Cannot gather from a bf16 table (${N}, ${C})${x.requiresGrad ? " that is trained" : ""}: ` +
-          "expected an even width and no gradient",
-      );
-    }
-    gpu.run(rowsBf16, { M, C: C / 2 }, [list, x], [y], gridFor(M * C / 2));
-    return y;
+  const width = packed ? 2 : C % 4 === 0 ? 4 : 1, pick = packed ? rowsBf16 : width === 4 ? rows4 : rows1;
+  const rowBytes = byteLength([C], x.dtype), unit = rowStep(rowBytes);
+  const step = Math.max(unit, Math.floor(window / (rowBytes * unit)) * unit);
+  for (let first = 0; first < N; first += step) {
+    const rows = Math.min(step, N - first), part = rowsOf(x, first, rows);
+    const inputs = packed ? [list, part] : [list, part, undefined];
+    gpu.run(pick, { M, C: C / width, first, rows }, inputs, [y], gridFor(M * C / width));
   }
-  const width = C % 4 === 0 ? 4 : 1;
-  gpu.run(
-    width === 4 ? rows4 : rows1,
-    { M, C: C / width },
-    [list, x, undefined],
-    [y],
-    gridFor(M * C / width),
-  );
   return tape.record(y, [x], (dy) => [sparseGradient(gpu, selectRows(index, N), x, dy)]);
 }
 
@@ -68,7 +75,7 @@ export function mergeRows(tape: Tape, base: Tensor, features: Tensor, source: In
   const list = gpu.upload(Uint32Array.from(source, (row) => row < 0 ? 0xffffffff : row));
   gpu.run(
     width === 4 ? rows4 : rows1,
-    { M: T, C: C / width },
+    { M: T, C: C / width, first: 0, rows: P },
     [list, features, base],
     [y],
     gridFor(T * C / width),

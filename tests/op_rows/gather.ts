@@ -60,9 +60,24 @@ const merges = [[1, 1, 1], [6, 4, 4], [65, 10, 7], [16, 64, 20]].map(([T, P, C])
   };
 });
 
+const windows = [activation([100, 6]), activation([100, 64]), constant([200, 6], { dtype: "bf16" })].map(
+  (table): Row => {
+    const [N, C] = table.shape, index = Uint32Array.from({ length: 50 }, () => random.int(N));
+    return {
+      op: "gatherRows",
+      name: `of ${table.dtype} (${N}, ${C}) through windows of 2 KiB`,
+      inputs: [table],
+      gpu: (tape, [x]) => gatherRows(tape, x, index, { window: 2048 }),
+      reference: ([x]) => gatherRowsReference(x, index, C),
+      tolerance: 0,
+    };
+  },
+);
+
 export const rows: Row[] = [
   ...gathers,
   ...packed,
+  ...windows,
   ...merges,
   {
     op: "mergeRows",
