@@ -1,0 +1,97 @@
+/**
+ * Packing: several encoded samples laid end to end as one micro-batch, without padding. Refuses a sample whose image
+ * tokens and image features disagree, and one that has nothing to learn from.
+ */
+import { InputError } from "../errors.ts";
+import type { Processed } from "../image/processors.ts";
+
+/** A sample ready for a model: token ids, labels (-100 where nothing is learnt), its pictures in order. */
+export interface EncodedSample {
+  id: string;
+  ids: number[];
+  labels: number[];
+  images: Processed[];
+}
+
+export interface PackedBatch {
+  sampleIds: string[];
+  /** (T) token ids. */
+  ids: Uint32Array<ArrayBuffer>;
+  /** S + 1 starts of the samples. */
+  starts: number[];
+  /** (T) position inside the sample. */
+  positions: number[];
+  /** (T) row of the image features that replaces the token, or -1. */
+  source: Int32Array<ArrayBuffer>;
+  isImage: Uint8Array;
+  images: Processed[];
+  /** Rows that predict, and what: the label of the next token. */
+  rows: Uint32Array<ArrayBuffer>;
+  targets: Uint32Array<ArrayBuffer>;
+  /** The sample of every supervised row. */
+  rowSample: number[];
+}
+
+export interface PackOptions {
+  /** The token that image features replace. */
+  imageToken?: number;
+  /** Feature rows that a picture becomes. */
+  featuresOf?: (image: Processed) => number;
+  /** Refuse samples without a supervised token; extraction switches it off. */
+  supervised?: boolean;
+}
+
+/** @throws InputError naming the sample that does not fit */
+export function pack(samples: readonly EncodedSample[], options: PackOptions): PackedBatch {
+  const { imageToken, featuresOf = () => 0, supervised = true } = options;
+  const total = samples.reduce((sum, { ids }) => sum + ids.length, 0);
+  const batch: PackedBatch = {
+    sampleIds: samples.map(({ id }) => id),
+    ids: new Uint32Array(total),
+    starts: [0],
+    positions: [],
+    source: new Int32Array(total).fill(-1),
+    isImage: new Uint8Array(total),
+    images: [],
+    rows: new Uint32Array(0),
+    targets: new Uint32Array(0),
+    rowSample: [],
+  };
+  const rows: number[] = [], targets: number[] = [];
+  let at = 0, feature = 0;
+  samples.forEach(({ id, ids, labels, images }, s) => {
+    if (labels.length !== ids.length) {
+      throw new InputError(`Cannot pack sample "${id}": ${ids.length} tokens, ${labels.length} labels`);
+    }
+    const features = images.reduce((sum, image) => sum + featuresOf(image), 0);
+    const tokens = imageToken === undefined ? 0 : ids.filter((token) => token === imageToken).length;
+    if (tokens !== features) {
+      throw new InputError(
+        `Cannot pack sample "${id}": ${tokens} image tokens for ${images.length} pictures with ${features} features`,
+      );
+    }
+    const learnt = rows.length;
+    ids.forEach((token, i) => {
+      batch.ids[at + i] = token;
+      batch.positions.push(i);
+      if (token === imageToken) {
+        batch.source[at + i] = feature++;
+        batch.isImage[at + i] = 1;
+      }
+      if (i > 0 && labels[i] !== -100) {
+        rows.push(at + i - 1);
+        targets.push(labels[i]);
+        batch.rowSample.push(s);
+      }
+    });
+    if (supervised && rows.length === learnt) {
+      throw new InputError(`Cannot train on sample "${id}": no token of it is supervised`);
+    }
+    batch.images.push(...images);
+    at += ids.length;
+    batch.starts.push(at);
+  });
+  batch.rows = Uint32Array.from(rows);
+  batch.targets = Uint32Array.from(targets);
+  return batch;
+}

@@ -1,0 +1,28 @@
+/**
+ * From a config.json to a model: the one place that knows which family a model_type belongs to.
+ */
+import { z } from "zod";
+import { InputError } from "../../core/errors.ts";
+import { createLlama } from "./llama.ts";
+import { createLlava } from "./llava.ts";
+import type { Model } from "./model.ts";
+
+const FAMILIES: Record<string, (json: unknown) => Model> = {
+  llama: createLlama,
+  llava: createLlava,
+};
+
+/** @throws InputError for a model_type that is not supported, listing those that are */
+export function createModel(json: unknown): Model {
+  const parsed = z.looseObject({ model_type: z.string() }).safeParse(json);
+  if (!parsed.success) throw new InputError('Cannot use this config: it has no "model_type"');
+  const create = FAMILIES[parsed.data.model_type];
+  if (!create) {
+    throw new InputError(
+      `Cannot use the model type "${parsed.data.model_type}": supported are ${
+        Object.keys(FAMILIES).join(", ")
+      }`,
+    );
+  }
+  return create(json);
+}

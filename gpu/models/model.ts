@@ -1,0 +1,62 @@
+/**
+ * What every family gives: a module tree, its decoder and head, and how pictures become feature rows. Running a packed
+ * micro-batch is the same for all of them and lives here.
+ */
+import { InputError } from "../../core/errors.ts";
+import { ropeTables } from "../../core/positions.ts";
+import type { PackedBatch } from "../../core/data/pack.ts";
+import type { Processed } from "../../core/image/processors.ts";
+import { causalRanges, uploadRanges } from "../ops/attention.ts";
+import { gatherRows, mergeRows } from "../ops/gather.ts";
+import type { Tensor } from "../tensor.ts";
+import { type Decoder, runDecoder } from "../nn/decoder.ts";
+import type { Forward } from "../nn/forward.ts";
+import type { Param, Registry } from "../nn/params.ts";
+
+export interface Model {
+  readonly family: string;
+  readonly registry: Registry;
+  readonly decoder: Decoder;
+  readonly head: Param; // (V, C)
+  readonly imageToken?: number;
+  /** Feature rows of one processed picture. */
+  featuresOf(image: Processed): number;
+  /** Processed pictures to feature rows (P, C), in order. */
+  encodeImages?(forward: Forward, images: readonly Processed[], checkpointed: boolean): Tensor;
+  /** A checkpoint's tensor name as this tree spells it; undefined for what is known and not needed. */
+  rename(name: string): string | undefined;
+}
+
+/**
+ * A packed micro-batch to hidden states (T, C) after the last norm. Sites: image_features, embed,
+ * layers.N.{attn_out, resid_mid, mlp_out, resid_post}, norm.
+ */
+export function runModel(forward: Forward, model: Model, batch: PackedBatch, checkpointed: boolean): Tensor {
+  const { tape } = forward, { gpu } = tape;
+  const { D, rope } = model.decoder.config;
+  const { cos, sin } = ropeTables(batch.positions, { D, ...rope });
+  const shape = [batch.ids.length, D / 2];
+  const inputs = {
+    cos: gpu.upload(cos, shape),
+    sin: gpu.upload(sin, shape),
+    ranges: uploadRanges(gpu, causalRanges(batch.starts)),
+    checkpointed,
+  };
+  return runDecoder(forward, model.decoder, embed(forward, model, batch, checkpointed), inputs);
+}
+
+function embed(forward: Forward, model: Model, batch: PackedBatch, checkpointed: boolean): Tensor {
+  const { V } = model.decoder.config;
+  const wrong = batch.ids.findIndex((id) => id >= V);
+  if (wrong >= 0) throw new InputError(`Cannot embed token ${batch.ids[wrong]}: the vocabulary has ${V}`);
+  const text = gatherRows(forward.tape, model.decoder.embedTokens.tensor, batch.ids); // (T, C)
+  if (batch.images.length === 0) return text;
+  if (!model.encodeImages) {
+    throw new InputError(`Cannot use pictures with a "${model.family}" model: it reads text only`);
+  }
+  const features = forward.tap(
+    "image_features",
+    model.encodeImages(forward.at("vision"), batch.images, checkpointed),
+  ); // (P, C)
+  return mergeRows(forward.tape, text, features, batch.source);
+}
