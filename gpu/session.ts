@@ -1,0 +1,163 @@
+/**
+ * An opened model: weights on the device, tokenizer and image processor beside them, and whatever is to be trained.
+ * Everything that trains, extracts or scores starts here; it refuses a run that belongs to another base model.
+ */
+import { createSampleEncoder, type SampleEncoder } from "../core/data/encode.ts";
+import { InputError } from "../core/errors.ts";
+import { openWeights } from "../core/formats/checkpoint.ts";
+import { type Folder, readJson } from "../core/formats/folder.ts";
+import { readManifest, sha256 } from "../core/formats/manifest.ts";
+import { type LoraConfig, loraSchema, readAdapter, writeAdapter } from "../core/formats/peft.ts";
+import { encodeSafetensors, SafetensorsFile } from "../core/formats/safetensors.ts";
+import { createProcessor } from "../core/image/processors.ts";
+import { openTextCodec } from "../core/text/codec.ts";
+import type { Gpu } from "./device.ts";
+import { createModel } from "./models/create.ts";
+import type { Model } from "./models/model.ts";
+import { loadWeights, type WeightType } from "./models/weights.ts";
+import { attachLora, initLora, loadLora } from "./nn/lora.ts";
+import { type Param, placeTrained, type Slab } from "./nn/params.ts";
+
+export interface SessionOptions {
+  /** How frozen matrices lie on the device. */
+  weights?: WeightType;
+  /** Adapters to attach; null or missing for none. */
+  lora?: LoraConfig | null;
+  /** Regular expressions on parameter names: what is trained directly. */
+  trainable?: readonly string[];
+  /** Of the adapters' first values. */
+  seed?: number;
+}
+
+export interface Session {
+  gpu: Gpu;
+  model: Model;
+  encoder: SampleEncoder;
+  /** sha256 of what identifies the weights: the manifest of the checkpoint folder, or its config and tensor list. */
+  hash: string;
+  lora: LoraConfig | null;
+  loraParams: Param[];
+  /** Parameters of the checkpoint that are trained directly. */
+  fullParams: Param[];
+  slabs: Slab[];
+  /** Gives every buffer back to the pool. */
+  close(): void;
+}
+
+/** Opens a checkpoint folder. @throws InputError when anything in it does not fit */
+export async function openSession(gpu: Gpu, folder: Folder, options: SessionOptions = {}): Promise<Session> {
+  const session = await openBare(gpu, folder, options);
+  const source = await openWeights(folder);
+  try {
+    await loadWeights(gpu, session.model, source, options.weights);
+  } finally {
+    source.close();
+  }
+  return session;
+}
+
+/** The same with undefined weights, for whoever fills them: pre-training. */
+export async function openBare(gpu: Gpu, folder: Folder, options: SessionOptions = {}): Promise<Session> {
+  const model = createModel(await readJson(folder, "config.json"));
+  const fullParams = chooseTrainable(model, options.trainable ?? []);
+  const lora = options.lora ?? null;
+  const loraParams = lora ? attachLora(model.registry, lora) : [];
+  const slabs = placeTrained(gpu, [...loraParams, ...fullParams]);
+  initLora(gpu, loraParams, options.seed ?? 0);
+  const processorName = "preprocessor_config.json";
+  const processor = await folder.exists(processorName)
+    ? createProcessor(await readJson(folder, processorName), `${folder.path}/${processorName}`)
+    : undefined;
+  return {
+    gpu,
+    model,
+    encoder: createSampleEncoder(await openTextCodec(folder), processor, (image) => model.featuresOf(image)),
+    hash: await modelHash(folder),
+    lora,
+    loraParams,
+    fullParams,
+    slabs,
+    close() {
+      const buffers = new Set(
+        slabs.flatMap(({ param, grad, m, v }) => [param, grad, m, v].map(({ buffer }) => buffer)),
+      );
+      for (const param of model.registry.params.values()) {
+        if (param.used && !param.trainable) buffers.add(param.tensor.buffer);
+      }
+      for (const buffer of buffers) gpu.pool.release(buffer);
+    },
+  };
+}
+
+function chooseTrainable(model: Model, patterns: readonly string[]): Param[] {
+  const chosen = new Set<Param>();
+  for (const pattern of patterns) {
+    const expression = new RegExp(pattern);
+    const matches = [...model.registry.params.values()].filter(({ name, used }) =>
+      used && expression.test(name)
+    );
+    if (matches.length === 0) throw new InputError(`Cannot train "${pattern}": it matches no parameter`);
+    for (const param of matches) chosen.add(param);
+  }
+  for (const param of chosen) param.group = "full";
+  return [...chosen];
+}
+
+async function modelHash(folder: Folder): Promise<string> {
+  if (await folder.exists("manifest.json")) return (await readManifest(folder, "model")).hash;
+  const names = (await folder.list()).filter((name) => !name.includes("/"));
+  const parts = [await sha256(await folder.read("config.json"))];
+  for (const name of names.filter((name) => name.endsWith(".safetensors"))) {
+    const source = await folder.open(name);
+    parts.push(
+      name,
+      String(source.size),
+      await sha256(await source.readAt(0, Math.min(source.size, 1 << 20))),
+    );
+    source.close();
+  }
+  return await sha256(parts.join("\n"));
+}
+
+/** Writes what training changed: `adapter/` in peft's form and `trained.safetensors` for parameters trained directly. */
+export async function writeTrained(session: Session, folder: Folder, baseName: string): Promise<void> {
+  const { gpu, lora, loraParams, fullParams } = session;
+  const read = async (params: Param[]) => {
+    const values = params.length ? await gpu.read(...params.map(({ tensor }) => tensor)) : [];
+    return Object.fromEntries(
+      params.map((
+        { name, shape },
+        i,
+      ) => [name, { shape: [...shape], data: values[i] as Float32Array<ArrayBuffer> }]),
+    );
+  };
+  if (lora) await writeAdapter(folder.folder("adapter"), lora, await read(loraParams), baseName);
+  if (fullParams.length) await folder.write("trained.safetensors", encodeSafetensors(await read(fullParams)));
+}
+
+/**
+ * Opens a base model as a finished run left it. Nothing is trained any more: adapters stay beside the weights.
+ * @throws InputError when the run was made from another base model
+ */
+export async function openRun(gpu: Gpu, base: Folder, run: Folder, weights?: WeightType): Promise<Session> {
+  const { manifest } = await readManifest(run, "run");
+  const lora = manifest.config.lora ? loraSchema.parse(manifest.config.lora) : null;
+  const session = await openSession(gpu, base, {
+    lora,
+    trainable: manifest.config.trainable as string[] ?? [],
+    weights,
+  });
+  if (manifest.parents.model !== session.hash) {
+    session.close();
+    throw new InputError(
+      `Cannot use "${run.path}": it was trained from the model ${manifest.parents.model}, "${base.path}" is ${session.hash}`,
+    );
+  }
+  if (lora) loadLora(gpu, session.loraParams, await readAdapter(run.folder("adapter")));
+  if (session.fullParams.length) {
+    const file = await SafetensorsFile.open(await run.open("trained.safetensors"));
+    for (const { name, tensor } of session.fullParams) gpu.write(tensor, await file.f32(name));
+    file.source.close();
+  }
+  return session;
+}
