@@ -36,7 +36,11 @@ export class Pool {
     if (idle) this.idleBytes -= size;
     else if (this.idleBytes > IDLE_ALLOWANCE + this.usedBytes) this.trim();
     const buffer = idle ??
-      { gpu: this.device.createBuffer({ size: size + this.slack, usage: USAGE }), id: this.#nextId++, bytes: size };
+      {
+        gpu: this.device.createBuffer({ size: size + this.slack, usage: USAGE }),
+        id: this.#nextId++,
+        bytes: size,
+      };
     this.usedBytes += size;
     this.peakBytes = Math.max(this.peakBytes, this.usedBytes + this.idleBytes);
     return buffer;
