@@ -40,6 +40,7 @@ const sizes: Record<string, Scalar> = {
   stats0: "u32",
   H: "u32",
   K: "u32",
+  D4: "u32",
   scale: "f32",
 };
 
@@ -55,7 +56,7 @@ function kernelsOf(name: string, declarations: string, panels: boolean): Kernels
 
 const byPanels = kernelsOf("attention_panel", panelDeclarations, true);
 const byStorage = kernelsOf("attention_storage", storageDeclarations, false);
-const delta = kernel("attention", storageDeclarations + body, "delta", { rows: "u32" }, 3, 1);
+const delta = kernel("attention", storageDeclarations + body, "delta", { rows: "u32", D4: "u32" }, 3, 1);
 
 /** Copies ranges to the device, in the innermost scope; submits recorded work, so once a micro-batch. */
 export function uploadRanges(gpu: Gpu, ranges: Ranges): DeviceRanges {
@@ -102,8 +103,7 @@ export function attention(
   }
   const wanted = tape.recording && (q.requiresGrad || k.requiresGrad || v.requiresGrad);
   const SIZE = gpu.isCpu ? 16 : 64;
-  const overrides = { D4: D / 4, SIZE };
-  const common = { H, K, scale };
+  const common = { H, K, D4: D / 4, scale };
 
   /** Runs `kernel` for the owners of ranges [lo, hi), window by window where the far rows come as panels. */
   const each = (
@@ -124,7 +124,7 @@ export function attention(
       const bound = windows ? far.map((x, i) => rowsOf(x, starts[i], x.shape[0] - starts[i])) : far;
       const grid = [Math.ceil(rows / 2 / SIZE), heads] as const;
       gpu.run(chosen, { rows, row0, far0, stats0, ...common }, [...bound, ...near], outputs, grid, {
-        ...overrides,
+        SIZE,
         ...flags,
       });
     }
@@ -135,7 +135,7 @@ export function attention(
   each("forward", [k, v], [q, ranges.queries], [out, lse], { SAVE: wanted ? 1 : 0 });
   return tape.record(out, [q, k, v], (dy) => {
     const stats = tape.empty([T, 2 * H]);
-    gpu.run(delta, { rows: T * H }, [out, dy, lse], [stats], gridFor(T * H, SIZE), overrides);
+    gpu.run(delta, { rows: T * H, D4: D / 4 }, [out, dy, lse], [stats], gridFor(T * H, SIZE), { SIZE });
     const [dq, dk, dv] = [q, k, v].map((x) => x.requiresGrad ? tape.empty(x.shape) : undefined);
     if (dq) each("queries", [k, v], [q, dy, stats, ranges.queries], [dq]);
     if (dk || dv) {

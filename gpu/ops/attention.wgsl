@@ -7,7 +7,6 @@
 // ("far": keys for the owner of queries, queries for the owner of keys), which it reads once for both. Rows past the
 // end of a range are read as its last row and masked.
 // farA, farB, farStats are declared by attention_panel.wgsl or attention_storage.wgsl, which stand before this file.
-override D4: u32;           // head width / 4, at most 32
 override SIZE: u32;         // invocations a workgroup
 override SAVE: bool = false;    // forward: write lse
 override DK: bool = false;
@@ -17,6 +16,7 @@ struct Sizes {
   rows: u32, row0: u32,     // the owned rows of this dispatch, and the first of them
   far0: u32, stats0: u32,   // the rows at which farA and farB, and farStats, start
   H: u32, K: u32,           // heads of queries, and of keys and values
+  D4: u32,                  // head width / 4, at most 32: no constant, or drivers unroll its loops to no end
   scale: f32,
 }
 @group(0) @binding(0) var<uniform> s: Sizes;
@@ -25,7 +25,7 @@ struct Eight { r0: u32, r1: u32, r2: u32, r3: u32, r4: u32, r5: u32, r6: u32, r7
 
 // Where one head of the far rows j to j + 7 starts, in vec4s.
 fn eight(j: u32, last: u32, width: u32, head: u32) -> Eight {
-  let o = head * D4;
+  let o = head * s.D4;
   return Eight(
     (j - s.far0) * width + o,
     (min(j + 1u, last) - s.far0) * width + o,
@@ -70,13 +70,13 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
   let head = id.y;
   let ta = s.row0 + 2u * id.x;
   let tb = min(ta + 1u, s.row0 + s.rows - 1u);
-  let qa = (ta * s.H + head) * D4;
-  let qb = (tb * s.H + head) * D4;
+  let qa = (ta * s.H + head) * s.D4;
+  let qb = (tb * s.H + head) * s.D4;
   var va: array<vec4<f32>, 32>;
   var vb: array<vec4<f32>, 32>;
   var oa: array<vec4<f32>, 32>;
   var ob: array<vec4<f32>, 32>;
-  for (var d = 0u; d < D4; d++) {
+  for (var d = 0u; d < s.D4; d++) {
     va[d] = s.scale * q[qa + d];
     vb[d] = s.scale * q[qb + d];
     oa[d] = vec4(0.0);
@@ -90,12 +90,12 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
   var la = 0.0;
   var lb = 0.0;
   for (var j = min(ra.x, rb.x); j < end; j += 8u) {
-    let r = eight(j, end - 1u, s.K * D4, head / (s.H / s.K));
+    let r = eight(j, end - 1u, s.K * s.D4, head / (s.H / s.K));
     var a0 = vec4(0.0);
     var a1 = vec4(0.0);
     var b0 = vec4(0.0);
     var b1 = vec4(0.0);
-    for (var d = 0u; d < D4; d++) {
+    for (var d = 0u; d < s.D4; d++) {
       let k0 = a03(r, d);
       let k1 = a47(r, d);
       let a = va[d];
@@ -117,7 +117,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     lb = lb * cb + sum4(b0 + b1);
     ma = na;
     mb = nb;
-    for (var d = 0u; d < D4; d++) {
+    for (var d = 0u; d < s.D4; d++) {
       let v0 = b03(r, d);
       let v1 = b47(r, d);
       oa[d] = oa[d] * ca + v0 * a0 + v1 * a1;
@@ -126,7 +126,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   let ia = select(0.0, 1.0 / la, la > 0.0);
   let ib = select(0.0, 1.0 / lb, lb > 0.0);
-  for (var d = 0u; d < D4; d++) {
+  for (var d = 0u; d < s.D4; d++) {
     out[qa + d] = oa[d] * ia;
     out[qb + d] = ob[d] * ib;
   }
@@ -136,7 +136,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
   }
 }
 
-struct DeltaSizes { rows: u32 }
+struct DeltaSizes { rows: u32, D4: u32 }
 @group(0) @binding(0) var<uniform> all: DeltaSizes;
 @group(0) @binding(1) var<storage, read> outSaved: array<vec4<f32>>;      // (T, H, D)
 @group(0) @binding(2) var<storage, read> dout: array<vec4<f32>>;          // (T, H, D)
@@ -148,7 +148,7 @@ fn delta(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
   let i = id.x + id.y * groups.x * SIZE;
   if (i >= all.rows) { return; }
   var sum = vec4(0.0);
-  for (var d = 0u; d < D4; d++) { sum += outSaved[i * D4 + d] * dout[i * D4 + d]; }
+  for (var d = 0u; d < all.D4; d++) { sum += outSaved[i * all.D4 + d] * dout[i * all.D4 + d]; }
   statsOut[i] = vec2(lseSaved[i], sum4(sum));
 }
 
@@ -163,15 +163,15 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>) {
   let head = id.y;
   let ta = s.row0 + 2u * id.x;
   let tb = min(ta + 1u, s.row0 + s.rows - 1u);
-  let qa = (ta * s.H + head) * D4;
-  let qb = (tb * s.H + head) * D4;
+  let qa = (ta * s.H + head) * s.D4;
+  let qb = (tb * s.H + head) * s.D4;
   var va: array<vec4<f32>, 32>; // scaled queries
   var vb: array<vec4<f32>, 32>;
   var ga: array<vec4<f32>, 32>; // gradients of the output
   var gb: array<vec4<f32>, 32>;
   var oa: array<vec4<f32>, 32>; // gradients of the queries
   var ob: array<vec4<f32>, 32>;
-  for (var d = 0u; d < D4; d++) {
+  for (var d = 0u; d < s.D4; d++) {
     va[d] = s.scale * q[qa + d];
     vb[d] = s.scale * q[qb + d];
     ga[d] = dy[qa + d];
@@ -185,7 +185,7 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>) {
   let sb = stats[tb * s.H + head];
   let end = max(ra.y, rb.y);
   for (var j = min(ra.x, rb.x); j < end; j += 8u) {
-    let r = eight(j, end - 1u, s.K * D4, head / (s.H / s.K));
+    let r = eight(j, end - 1u, s.K * s.D4, head / (s.H / s.K));
     var a0 = vec4(0.0); // scores
     var a1 = vec4(0.0);
     var b0 = vec4(0.0);
@@ -194,7 +194,7 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>) {
     var da1 = vec4(0.0);
     var db0 = vec4(0.0);
     var db1 = vec4(0.0);
-    for (var d = 0u; d < D4; d++) {
+    for (var d = 0u; d < s.D4; d++) {
       let k0 = a03(r, d);
       let k1 = a47(r, d);
       let a = va[d];
@@ -216,14 +216,14 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>) {
     a1 = within(j + 4u, ra, exp(a1 - sa.x) * (da1 - sa.y));
     b0 = within(j, rb, exp(b0 - sb.x) * (db0 - sb.y));
     b1 = within(j + 4u, rb, exp(b1 - sb.x) * (db1 - sb.y));
-    for (var d = 0u; d < D4; d++) {
+    for (var d = 0u; d < s.D4; d++) {
       let k0 = a03(r, d);
       let k1 = a47(r, d);
       oa[d] += k0 * a0 + k1 * a1;
       ob[d] += k0 * b0 + k1 * b1;
     }
   }
-  for (var d = 0u; d < D4; d++) {
+  for (var d = 0u; d < s.D4; d++) {
     dq[qa + d] = s.scale * oa[d];
     dq[qb + d] = s.scale * ob[d];
   }
@@ -259,8 +259,8 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
   let group = s.H / s.K;
   let ia = s.row0 + 2u * id.x;
   let ib = min(ia + 1u, s.row0 + s.rows - 1u);
-  let ka = (ia * s.K + kvHead) * D4;
-  let kb = (ib * s.K + kvHead) * D4;
+  let ka = (ia * s.K + kvHead) * s.D4;
+  let kb = (ib * s.K + kvHead) * s.D4;
   var ua: array<vec4<f32>, 32>; // scaled keys
   var ub: array<vec4<f32>, 32>;
   var va: array<vec4<f32>, 32>; // values
@@ -269,7 +269,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
   var dub: array<vec4<f32>, 32>;
   var dva: array<vec4<f32>, 32>;
   var dvb: array<vec4<f32>, 32>;
-  for (var d = 0u; d < D4; d++) {
+  for (var d = 0u; d < s.D4; d++) {
     ua[d] = s.scale * k[ka + d];
     ub[d] = s.scale * k[kb + d];
     va[d] = v[ka + d];
@@ -285,7 +285,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
   let end = max(ra.y, rb.y);
   for (var head = kvHead * group; head < (kvHead + 1u) * group; head++) {
     for (var j = start; j < end; j += 8u) {
-      let r = eight(j, end - 1u, s.H * D4, head);
+      let r = eight(j, end - 1u, s.H * s.D4, head);
       var a0 = vec4(0.0);
       var a1 = vec4(0.0);
       var b0 = vec4(0.0);
@@ -294,7 +294,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
       var da1 = vec4(0.0);
       var db0 = vec4(0.0);
       var db1 = vec4(0.0);
-      for (var d = 0u; d < D4; d++) {
+      for (var d = 0u; d < s.D4; d++) {
         let q0 = a03(r, d);
         let q1 = a47(r, d);
         let a = ua[d];
@@ -321,7 +321,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
       b0 = within(j, rb, exp(b0 - s0.lse));
       b1 = within(j + 4u, rb, exp(b1 - s1.lse));
       if (DV) {
-        for (var d = 0u; d < D4; d++) {
+        for (var d = 0u; d < s.D4; d++) {
           let g0 = b03(r, d);
           let g1 = b47(r, d);
           dva[d] += g0 * a0 + g1 * a1;
@@ -333,7 +333,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
         a1 *= da1 - s1.delta;
         b0 *= db0 - s0.delta;
         b1 *= db1 - s1.delta;
-        for (var d = 0u; d < D4; d++) {
+        for (var d = 0u; d < s.D4; d++) {
           let q0 = a03(r, d);
           let q1 = a47(r, d);
           dua[d] += q0 * a0 + q1 * a1;
@@ -342,7 +342,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
       }
     }
   }
-  for (var d = 0u; d < D4; d++) {
+  for (var d = 0u; d < s.D4; d++) {
     if (DK) {
       dk[ka + d] = s.scale * dua[d];
       dk[kb + d] = s.scale * dub[d];

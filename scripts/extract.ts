@@ -1,0 +1,90 @@
+/**
+ * `deno task extract`: runs a model, tuned or not, over pictures with one question and writes the activations of
+ * chosen sites as an activation set, ready for `deno task probe fit`.
+ */
+import { z } from "zod";
+import { InputError } from "../core/errors.ts";
+import { readManifest } from "../core/formats/manifest.ts";
+import { writeActivations } from "../core/probe/activations.ts";
+import { openGpu } from "../gpu/device.ts";
+import { extract } from "../gpu/extract.ts";
+import { openRun, openSession } from "../gpu/session.ts";
+import { interruptSignal, runTask } from "./cli.ts";
+import { openDataset } from "./dataset.ts";
+import { DiskFolder } from "./folder.ts";
+import { modelFolder } from "./model.ts";
+import { progress } from "./progress.ts";
+
+await runTask({
+  name: "extract",
+  summary: "Write the activations that a model has on pictures, layer by layer",
+  schema: z.object({
+    model: z.string().default("builtin:tiny").describe("builtin:tiny or a checkpoint folder"),
+    run: z.string().optional().describe(
+      "folder of a finished run of that model; without it the model as it is",
+    ),
+    data: z.array(z.string()).describe("LLaVA-format JSON files, one a set: u1.json,u2.json"),
+    images: z.array(z.string()).describe("their image folders, in the same order"),
+    sets: z.array(z.string()).default(["U1", "U2"]).describe("names of the sets, in the same order"),
+    out: z.string().describe("folder of the activation set"),
+    prompt: z.string().default("What is the username?").describe("the question asked about every picture"),
+    sites: z.array(z.string()).default(["layers.*.resid_post"]).describe("tap sites, with globs"),
+    reductions: z.array(z.string()).default(["index:-2", "last", "image-mean"]).describe(
+      "last, index:N, image-mean, text-mean or mean",
+    ),
+    microTokens: z.number().int().positive().default(4096).describe("tokens that one pass packs at most"),
+    weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
+    adapter: z.string().optional().describe("WebGPU adapter by name or index"),
+  }),
+  examples: [
+    "deno task extract --run runs/first --data u1/data.json,u2/data.json --images u1,u2 --out activations",
+  ],
+  async run(config) {
+    if (config.data.length !== config.images.length || config.data.length !== config.sets.length) {
+      throw new InputError("Cannot pair --data, --images and --sets: they need as many entries each");
+    }
+    const sources = await Promise.all(config.data.map((file, i) => openDataset(file, config.images[i])));
+    const items = sources.flatMap((source, i) =>
+      source.samples.map((sample) => ({ source, sample, set: config.sets[i] }))
+    );
+    const base = await modelFolder(config.model), gpu = await openGpu(config.adapter);
+    const session = config.run
+      ? await openRun(gpu, base, new DiskFolder(config.run), config.weights)
+      : await openSession(gpu, base, { weights: config.weights });
+    const bar = progress("extracting", items.length);
+    const requests = config.sites.flatMap((site) =>
+      config.reductions.map((reduction) => ({ site, reduction }))
+    );
+    const features = await extract(
+      gpu,
+      session.model,
+      items.length,
+      async (i) => {
+        const { source, sample } = items[i];
+        return session.encoder.ask(sample.id, config.prompt, await source.picture(sample));
+      },
+      requests,
+      { microTokens: config.microTokens, signal: interruptSignal(), onProgress: (done) => bar.update(done) },
+    );
+    bar.stop();
+    const rows = items.map(({ sample, set }) => ({
+      id: `${set}/${sample.id}`,
+      image: sample.image ?? "",
+      person: sample.person ?? null,
+      set,
+      scene: sample.id,
+    }));
+    const run = config.run
+      ? (await import("../core/formats/manifest.ts")).readManifest(new DiskFolder(config.run), "run")
+      : undefined;
+    const parents: Record<string, string> = { model: session.hash, ...(run && { run: (await run).hash }) };
+    sources.forEach(({ hash }, i) => parents[`data ${config.sets[i]}`] = hash);
+    await writeActivations(new DiskFolder(config.out), rows, features, {
+      config: { ...config },
+      parents,
+      facts: { adapter: gpu.name },
+    });
+    console.log(JSON.stringify({ samples: rows.length, features: [...features.keys()] }));
+    gpu.close();
+  },
+});
