@@ -1,0 +1,78 @@
+/**
+ * Rows of gpu/ops/attention.ts: rows around pairs and blocks of eight, segments of one row, grouped heads, widths that
+ * are not powers of two, queries other than keys, ranges that do not fit into a panel, empty ranges.
+ */
+import assert from "node:assert/strict";
+import { causalRanges, fullRanges, type Ranges, ranges } from "../../core/ranges.ts";
+import { attentionReference } from "../../core/reference/attention.ts";
+import { attention, uploadRanges } from "../../gpu/ops/attention.ts";
+import { Tape } from "../../gpu/tape.ts";
+import { activation, type Row } from "./row.ts";
+
+interface Case {
+  name: string;
+  ranges: Ranges;
+  H: number;
+  K: number;
+  D: number;
+  scale?: number;
+}
+
+function row({ name, ranges, H, K, D, scale }: Case): Row {
+  const T = ranges.queryLo.length, S = ranges.keyLo.length;
+  return {
+    op: ["attention", "uploadRanges"],
+    name: `${name}, ${H}/${K} heads of ${D}`,
+    inputs: [activation([T, H * D]), activation([S, K * D]), activation([S, K * D])],
+    gpu: (tape, [q, k, v]) => attention(tape, q, k, v, uploadRanges(tape.gpu, ranges), { headDim: D, scale }),
+    reference: ([q, k, v]) => attentionReference(q, k, v, ranges, { H, K, D, scale }),
+    tuned: true,
+  };
+}
+
+/** Three cached keys before the queries; then queries that see a middle part, or nothing at all. */
+const cached = ranges({
+  queryLo: [0, 0, 0, 0],
+  queryHi: [4, 5, 6, 7],
+  keyLo: [0, 0, 0, 0, 1, 2, 3],
+  keyHi: [4, 4, 4, 4, 4, 4, 4],
+});
+const sparse = ranges({
+  queryLo: [2, 2, 0, 7, 0],
+  queryHi: [7, 7, 0, 8, 0],
+  keyLo: [0, 0, 0, 0, 0, 0, 0, 3, 0],
+  keyHi: [0, 0, 2, 2, 2, 2, 2, 4, 0],
+});
+
+const cases: Case[] = [
+  ...[1, 2, 7, 8, 9, 16, 17].flatMap((T): Case[] => [
+    { name: `causal ${T}`, ranges: causalRanges([0, T]), H: 2, K: 2, D: 4 },
+    { name: `full ${T}`, ranges: fullRanges([0, T]), H: 2, K: 1, D: 12 },
+  ]),
+  { name: "causal, segments of 1, 1, 3, 1, 9", ranges: causalRanges([0, 1, 2, 5, 6, 15]), H: 4, K: 2, D: 16 },
+  { name: "full, segments of 1, 1, 3, 1, 9", ranges: fullRanges([0, 1, 2, 5, 6, 15]), H: 4, K: 4, D: 16 },
+  { name: "cached keys", ranges: cached, H: 6, K: 2, D: 8 },
+  { name: "a range for some", ranges: sparse, H: 3, K: 3, D: 20 },
+  { name: "full 33, 31", ranges: fullRanges([0, 33, 64]), H: 3, K: 1, D: 64 },
+  { name: "causal 11", ranges: causalRanges([0, 11]), H: 2, K: 2, D: 72 },
+  { name: "causal 9", ranges: causalRanges([0, 4, 9]), H: 2, K: 1, D: 80, scale: 0.3 },
+  { name: "causal 5", ranges: causalRanges([0, 5]), H: 1, K: 1, D: 104 },
+  { name: "causal 10", ranges: causalRanges([0, 10]), H: 4, K: 1, D: 128 },
+  { name: "several panels, segments of 20", ranges: causalRanges([0, 20, 40, 60, 80]), H: 4, K: 4, D: 128 },
+  { name: "more than a panel", ranges: causalRanges([0, 40]), H: 4, K: 4, D: 128 },
+];
+
+export const rows: Row[] = [
+  ...cases.map(row),
+  {
+    op: "attention",
+    name: "refuses what does not fit",
+    check: (gpu) => {
+      const tape = new Tape(gpu), x = gpu.empty([3, 24]), y = gpu.empty([3, 16]);
+      const seen = uploadRanges(gpu, causalRanges([0, 3])), short = uploadRanges(gpu, causalRanges([0, 2]));
+      assert.throws(() => attention(tape, x, x, x, seen, { headDim: 6 }), /head width of 6/);
+      assert.throws(() => attention(tape, x, y, y, seen, { headDim: 8 }), /heads of 8 whose counts divide/);
+      assert.throws(() => attention(tape, x, x, x, short, { headDim: 8 }), /ranges are for 2 and 2/);
+    },
+  },
+];
