@@ -5,7 +5,7 @@
 import { dims } from "../../core/shape.ts";
 import { type Gpu, gridFor } from "../device.ts";
 import { kernel, PANEL_BYTES, type Scalar } from "../kernel.ts";
-import { rowsOf, type Tensor } from "../tensor.ts";
+import { rowsOf, rowStep, type Tensor } from "../tensor.ts";
 import panelSource from "./matmul_panel.wgsl" with { type: "text" };
 import tileSource from "./matmul_tile.wgsl" with { type: "text" };
 
@@ -111,7 +111,8 @@ export function matmulNN(gpu: Gpu, dy: Tensor, w: Tensor, out: Tensor, options: 
 export function matmulTN(gpu: Gpu, dy: Tensor, x: Tensor, out: Tensor, options: MatmulOptions = {}): void {
   const { T, N, K } = dims("T N", dy, "T K", x, "N K", out);
   const { alpha = 1, accumulate = false } = options;
-  const depth = Math.min(panelRows(gpu, N, 4), panelRows(gpu, K, 4));
+  const most = Math.min(panelRows(gpu, N, 4), panelRows(gpu, K, 4));
+  const depth = most - most % Math.max(rowStep(N * 4), rowStep(K * 4)); // panels of both start at the same rows
   if (!depth) {
     return runTile(gpu, [N, K, T], [1, N], [K, 1], dy, x, undefined, out, alpha, accumulate ? 1 : 0);
   }
@@ -135,10 +136,8 @@ export function matmulTN(gpu: Gpu, dy: Tensor, x: Tensor, out: Tensor, options: 
 /** Rows of C values that one panel shows, so that panels start at multiples of 256 bytes; 0 where panels do not serve. */
 function panelRows(gpu: Gpu, C: number, width: number): number {
   if (!gpu.isCpu || C % 4 !== 0) return 0;
-  let step = 1; // rows from one aligned start to the next
-  while (C * width * step % 256 !== 0) step *= 2;
   const rows = Math.floor(PANEL_BYTES / (C * width));
-  return rows - rows % step;
+  return rows - rows % rowStep(C * width);
 }
 
 function overridesOf(w: Tensor): Record<string, number> {
