@@ -8,9 +8,9 @@ import { createApp, type Deps } from "./app.ts";
 export interface Listening {
   /** Without a slash at its end. */
   url: string;
-  /** Settles when the server has stopped. */
+  /** Settles when the server has stopped, or when the grace is over: then the host should exit. */
   finished: Promise<void>;
-  /** Takes no more requests, waits for those under way, but no longer than the grace, and closes all connections. */
+  /** Listens no more and waits for the requests under way, but no longer than the grace. */
   stop(): Promise<void>;
 }
 
@@ -27,36 +27,21 @@ export interface ServeOptions {
 export function serveApp(deps: Deps, options: ServeOptions = {}): Listening {
   const { host = "127.0.0.1", port = 0, signal, graceMs = 10_000 } = options;
   const app = createApp(deps);
-  const connections = new AbortController();
-  const underWay = new Set<Promise<void>>();
-  let stopping = false;
-
-  const handle = (request: Request, { completed }: Deno.ServeHandlerInfo): Response | Promise<Response> => {
-    if (stopping) {
-      return new Response(null, { status: 503, headers: { connection: "close", "retry-after": "5" } });
-    }
-    const delivered: Promise<void> = completed.catch(() => {}).finally(() => underWay.delete(delivered));
-    underWay.add(delivered);
-    return app.fetch(request);
-  };
-
+  const finished = Promise.withResolvers<void>();
   let server: Deno.HttpServer<Deno.NetAddr>;
   try {
-    server = Deno.serve({ hostname: host, port, signal: connections.signal, onListen: () => {} }, handle);
+    server = Deno.serve({ hostname: host, port, onListen: () => {} }, (request) => app.fetch(request));
   } catch (error) {
     throw new InputError(`Cannot listen on ${host} port ${port}: ${messageOf(error)}`);
   }
 
   async function stop(): Promise<void> {
-    stopping = true;
-    const grace = Promise.withResolvers<void>();
-    const timer = setTimeout(grace.resolve, graceMs);
-    await Promise.race([Promise.all(underWay), grace.promise]);
+    const timer = setTimeout(finished.resolve, graceMs);
+    server.shutdown().then(finished.resolve, finished.reject);
+    await finished.promise;
     clearTimeout(timer);
-    connections.abort();
-    await server.finished;
   }
   signal?.addEventListener("abort", stop, { once: true });
   const name = host.includes(":") ? `[${host}]` : host;
-  return { url: `http://${name}:${server.addr.port}`, finished: server.finished, stop };
+  return { url: `http://${name}:${server.addr.port}`, finished: finished.promise, stop };
 }

@@ -7,6 +7,7 @@ import type { StoredProbe } from "../core/probe/stored.ts";
 import type { Picture } from "../core/image/picture.ts";
 import type { Encoder } from "../functions/encoder.ts";
 import { Problem } from "../functions/problems.ts";
+import { DeviceLost } from "../gpu/device.ts";
 import { extract } from "../gpu/extract.ts";
 import type { Session } from "../gpu/session.ts";
 
@@ -42,7 +43,17 @@ export function createGpuEncoder(models: readonly OpenModel[]): Encoder {
           `This host does not serve the model "${probe.model.name}" with the adapter ${probe.model.adapter}`,
         );
       }
-      return await encodePicture(open.session, probe, image, signal);
+      try {
+        return await encodePicture(open.session, probe, image, signal);
+      } catch (thrown) {
+        if (!(thrown instanceof DeviceLost)) throw thrown;
+        throw new Problem(
+          "encoder-unavailable",
+          "The device is gone; this host must be restarted",
+          {},
+          thrown,
+        );
+      }
     },
   };
 }
