@@ -53,8 +53,8 @@ export function upstreamEncoder(url: string, send: typeof fetch = fetch): Encode
 /** A busy upstream makes this host busy; any other refusal is a fault between the two. */
 async function refused(response: Response): Promise<Error> {
   await response.body?.cancel();
-  if (response.status === 503) {
-    const retryAfter = response.headers.get("retry-after") ?? "5";
+  const retryAfter = response.headers.get("retry-after");
+  if (response.status === 503 && retryAfter !== null) {
     return new Problem("busy", `The host with the GPU is busy; try again in ${retryAfter} s`, {
       "retry-after": retryAfter,
     });

@@ -337,6 +337,7 @@ Deno.test("an upstream that is away, busy or wrong", async () => {
     [new Error("connection refused"), 502, "upstream-failed"],
     [new Response("not safetensors"), 502, "upstream-failed"],
     [new Response("{}", { status: 404 }), 502, "upstream-failed"],
+    [new Response("{}", { status: 503 }), 502, "upstream-failed"], // such as "model-not-served"
     [new Response("", { status: 503, headers: { "retry-after": "7" } }), 503, "busy"],
   ];
   for (const [answer, status, type] of answers) {
