@@ -84,7 +84,8 @@ export function matmulNT(gpu: Gpu, x: Tensor, w: Tensor, out: Tensor, options: M
 export function matmulNN(gpu: Gpu, dy: Tensor, w: Tensor, out: Tensor, options: MatmulOptions = {}): void {
   const { T, N, K } = dims("T N", dy, "N K", w, "T K", out);
   const { alpha = 1, accumulate = false } = options;
-  const dyRows = panelRows(gpu, N, 4), wRows = panelRows(gpu, K, w.dtype === "bf16" ? 2 : 4);
+  const dyRows = panelRows(gpu, N, 4), fitting = panelRows(gpu, K, w.dtype === "bf16" ? 2 : 4);
+  const wRows = fitting - fitting % 4; // rows of w are columns of dy, which is read in fours
   if (!dyRows || !wRows) {
     return runTile(gpu, [T, K, N], [N, 1], [K, 1], dy, w, undefined, out, alpha, accumulate ? 1 : 0);
   }
