@@ -9,7 +9,7 @@ export function formatTable(header: readonly string[], rows: readonly (readonly 
   if (odd) throw new RangeError(`Cannot print a row of ${odd.length} cells: the header has ${header.length}`);
   const columns = header.map((name, at) => ({
     width: Math.max(name.length, ...rows.map((row) => row[at].length)),
-    numeric: rows.every((row) => /^([-+.[]?\d|-?$)/.test(row[at])),
+    numeric: rows.every((row) => /^([-+]?[.\d]|-?$)/.test(row[at])),
   }));
   const line = (cells: readonly string[]) =>
     cells.map((cell, at) =>
