@@ -57,7 +57,7 @@ export function logisticSolver(rows: PreparedRows, size: number, c = 1): Logisti
   const bound = hessianBound(data, n, dim, c, size / n);
   const P = dim + 1; // the parameters: dim weights, then the intercept
   const theta = new Float64Array(P), gradient = new Float64Array(P), previous = new Float64Array(P);
-  const step = new Float64Array(P), alpha = new Float64Array(MEMORY), rho = new Float64Array(MEMORY);
+  const step = new Float64Array(P), work = new Float64Array(P), alpha = new Float64Array(MEMORY), rho = new Float64Array(MEMORY);
   const S = Array.from({ length: MEMORY }, () => new Float64Array(P));
   const Y = Array.from({ length: MEMORY }, () => new Float64Array(P));
   const x = new Float64Array(n * dim), y = new Float64Array(n);
@@ -96,8 +96,7 @@ export function logisticSolver(rows: PreparedRows, size: number, c = 1): Logisti
     const m = train.length;
     let seen = 0;
     for (let i = 0; i < m; i++) {
-      const row = train[i] * dim;
-      for (let j = 0; j < dim; j++) x[i * dim + j] = data[row + j];
+      x.set(data.subarray(train[i] * dim, (train[i] + 1) * dim), i * dim);
       seen += y[i] = labels[train[i]];
     }
     if (seen === 0 || seen === m) {
@@ -107,7 +106,7 @@ export function logisticSolver(rows: PreparedRows, size: number, c = 1): Logisti
     margin.fill(0);
     for (let i = 0; i < m; i++) residual[i] = 0.5 - y[i];
     gradientOf(x, residual, m, dim, theta, 1 / c, gradient);
-    let first = 0, iteration = 0, pairs = 0;
+    let first = 0, iteration = 0, pairs = 0, shrink = 1;
     for (;; iteration++) {
       step.set(gradient);
       for (let k = pairs - 1; k >= Math.max(0, pairs - MEMORY); k--) {
@@ -116,6 +115,7 @@ export function logisticSolver(rows: PreparedRows, size: number, c = 1): Logisti
         axpy(step, -alpha[at], Y[at]);
       }
       choleskySolve(bound, P, step);
+      for (let j = 0; j < P; j++) step[j] *= shrink;
       for (let k = Math.max(0, pairs - MEMORY); k < pairs; k++) {
         const at = k % MEMORY;
         axpy(step, alpha[at] - rho[at] * dot(Y[at], step), S[at]);
@@ -149,6 +149,10 @@ export function logisticSolver(rows: PreparedRows, size: number, c = 1): Logisti
       if (!(curvature > 0)) break; // rounding is all that is left to gain
       rho[at] = 1 / curvature;
       pairs++;
+      // Where most p (1 - p) are far below 1/4 the bound is too steep: its scale follows the latest curvature.
+      work.set(Y[at]);
+      choleskySolve(bound, P, work);
+      shrink = curvature / dot(Y[at], work);
     }
     const coef = span ? span.expand(theta) : theta.slice(0, dim);
     return { coef, intercept: theta[dim], iterations: iteration };
