@@ -9,8 +9,9 @@ import { type Kernel, kernel, PANEL_BYTES, type Scalar } from "../kernel.ts";
 import type { Tape } from "../tape.ts";
 import { rowsOf, rowStep, type Tensor } from "../tensor.ts";
 import body from "./attention.wgsl" with { type: "text" };
-import panelDeclarations from "./attention_panel.wgsl" with { type: "text" };
-import storageDeclarations from "./attention_storage.wgsl" with { type: "text" };
+import panelNarrow from "./attention_panel_narrow.wgsl" with { type: "text" };
+import storageNarrow from "./attention_storage_narrow.wgsl" with { type: "text" };
+import storageWide from "./attention_storage_wide.wgsl" with { type: "text" };
 
 export interface AttentionOptions {
   /** Width of a head, a multiple of 4 up to 128. */
@@ -26,13 +27,6 @@ export interface DeviceRanges extends Ranges {
   readonly keys: Tensor;
 }
 
-interface Kernels {
-  forward: Kernel;
-  queries: Kernel;
-  keys: Kernel;
-  panels: boolean;
-}
-
 const sizes: Record<string, Scalar> = {
   rows: "u32",
   row0: "u32",
@@ -42,21 +36,25 @@ const sizes: Record<string, Scalar> = {
   K: "u32",
   D4: "u32",
   scale: "f32",
+  wants: "u32",
 };
+const LSE = 1, DK = 2, DV = 4;
 
-function kernelsOf(name: string, declarations: string, panels: boolean): Kernels {
+/** The three kernels over far rows; those of `panels` read them as uniform windows. */
+function kernelsOf(name: string, declarations: string, panels = false): Record<string, Kernel> {
   const source = declarations + body;
   return {
     forward: kernel(name, source, "forward", sizes, 4, 2, panels ? 2 : 0),
     queries: kernel(name, source, "queries", sizes, 6, 1, panels ? 2 : 0),
     keys: kernel(name, source, "keys", sizes, 6, 2, panels ? 3 : 0),
-    panels,
   };
 }
 
-const byPanels = kernelsOf("attention_panel", panelDeclarations, true);
-const byStorage = kernelsOf("attention_storage", storageDeclarations, false);
-const delta = kernel("attention", storageDeclarations + body, "delta", { rows: "u32", D4: "u32" }, 3, 1);
+const byPanels = kernelsOf("attention_panel_narrow", panelNarrow, true);
+const byStorage = kernelsOf("attention_storage_narrow", storageNarrow);
+const wideByStorage = kernelsOf("attention_storage_wide", storageWide);
+const NARROW = 32;
+const delta = kernel("attention", storageNarrow + body, "delta", { rows: "u32", D4: "u32" }, 3, 1);
 
 /** Copies ranges to the device, in the innermost scope; submits recorded work, so once a micro-batch. */
 export function uploadRanges(gpu: Gpu, ranges: Ranges): DeviceRanges {
@@ -103,43 +101,40 @@ export function attention(
   }
   const wanted = tape.recording && (q.requiresGrad || k.requiresGrad || v.requiresGrad);
   const SIZE = gpu.isCpu ? 16 : 64;
-  const common = { H, K, D4: D / 4, scale };
 
-  /** Runs `kernel` for the owners of ranges [lo, hi), window by window where the far rows come as panels. */
+  /** Runs a kernel for all owners of ranges, window by window where the far rows come as panels. */
   const each = (
     which: "forward" | "queries" | "keys",
     far: readonly Tensor[],
     near: readonly Tensor[],
     outputs: readonly (Tensor | undefined)[],
-    flags: Record<string, number> = {},
+    wants = 0,
   ) => {
     const [lo, hi] = which === "keys" ? [ranges.keyLo, ranges.keyHi] : [ranges.queryLo, ranges.queryHi];
     const heads = which === "keys" ? K : H;
-    const windows = gpu.isCpu ? windowsOf(lo, hi, far) : undefined;
-    const { [which]: chosen } = windows ? byPanels : byStorage;
+    const windows = gpu.isCpu && D <= NARROW ? windowsOf(lo, hi, far) : undefined;
+    const kernels = D > NARROW ? wideByStorage : windows ? byPanels : byStorage;
     for (
       const { row0, rows, starts } of windows ?? [{ row0: 0, rows: lo.length, starts: far.map(() => 0) }]
     ) {
       const [far0, , stats0 = 0] = starts;
-      const bound = windows ? far.map((x, i) => rowsOf(x, starts[i], x.shape[0] - starts[i])) : far;
+      const bound = far.map((x, i) => rowsOf(x, starts[i], x.shape[0] - starts[i]));
       const grid = [Math.ceil(rows / 2 / SIZE), heads] as const;
-      gpu.run(chosen, { rows, row0, far0, stats0, ...common }, [...bound, ...near], outputs, grid, {
-        SIZE,
-        ...flags,
-      });
+      const sizes = { rows, row0, far0, stats0, H, K, D4: D / 4, scale, wants };
+      gpu.run(kernels[which], sizes, [...bound, ...near], outputs, grid, { SIZE });
     }
   };
 
   const out = tape.empty([T, Q]);
   const lse = wanted ? tape.empty([T, H]) : undefined;
-  each("forward", [k, v], [q, ranges.queries], [out, lse], { SAVE: wanted ? 1 : 0 });
+  each("forward", [k, v], [q, ranges.queries], [out, lse], lse && LSE);
   return tape.record(out, [q, k, v], (dy) => {
     const stats = tape.empty([T, 2 * H]);
     gpu.run(delta, { rows: T * H, D4: D / 4 }, [out, dy, lse], [stats], gridFor(T * H, SIZE), { SIZE });
     const [dq, dk, dv] = [q, k, v].map((x) => x.requiresGrad ? tape.empty(x.shape) : undefined);
     if (dq) each("queries", [k, v], [q, dy, stats, ranges.queries], [dq]);
     if (dk || dv) {
-      each("keys", [q, dy, stats], [k, v, ranges.keys], [dk, dv], { DK: dk ? 1 : 0, DV: dv ? 1 : 0 });
+      each("keys", [q, dy, stats], [k, v, ranges.keys], [dk, dv], (dk ? DK : 0) + (dv ? DV : 0));
     }
     return [dq, dk, dv];
   });

@@ -6,11 +6,8 @@
 // An invocation owns two neighbouring rows, a and b, of one head and loops over the eight next rows of the other side
 // ("far": keys for the owner of queries, queries for the owner of keys), which it reads once for both. Rows past the
 // end of a range are read as its last row and masked.
-// farA, farB, farStats are declared by attention_panel.wgsl or attention_storage.wgsl, which stand before this file.
-override SIZE: u32;         // invocations a workgroup
-override SAVE: bool = false;    // forward: write lse
-override DK: bool = false;
-override DV: bool = false;
+// farA, farB, farStats and Row, one row of one head, are declared by the attention_*.wgsl that stands before this file.
+override SIZE: u32; // invocations a workgroup
 
 struct Sizes {
   rows: u32, row0: u32,     // the owned rows of this dispatch, and the first of them
@@ -18,7 +15,13 @@ struct Sizes {
   H: u32, K: u32,           // heads of queries, and of keys and values
   D4: u32,                  // head width / 4, at most 32: no constant, or drivers unroll its loops to no end
   scale: f32,
+  wants: u32,               // what to write: bit 0 lse, bit 1 dk, bit 2 dv
 }
+
+const LSE = 1u;
+const DK = 2u;
+const DV = 4u;
+
 @group(0) @binding(0) var<uniform> s: Sizes;
 
 struct Eight { r0: u32, r1: u32, r2: u32, r3: u32, r4: u32, r5: u32, r6: u32, r7: u32 }
@@ -72,10 +75,10 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
   let tb = min(ta + 1u, s.row0 + s.rows - 1u);
   let qa = (ta * s.H + head) * s.D4;
   let qb = (tb * s.H + head) * s.D4;
-  var va: array<vec4<f32>, 32>;
-  var vb: array<vec4<f32>, 32>;
-  var oa: array<vec4<f32>, 32>;
-  var ob: array<vec4<f32>, 32>;
+  var va: Row;
+  var vb: Row;
+  var oa: Row;
+  var ob: Row;
   for (var d = 0u; d < s.D4; d++) {
     va[d] = s.scale * q[qa + d];
     vb[d] = s.scale * q[qb + d];
@@ -130,7 +133,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     out[qa + d] = oa[d] * ia;
     out[qb + d] = ob[d] * ib;
   }
-  if (SAVE) {
+  if ((s.wants & LSE) != 0u) {
     lse[ta * s.H + head] = ma + log(la);
     lse[tb * s.H + head] = mb + log(lb);
   }
@@ -165,12 +168,12 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>) {
   let tb = min(ta + 1u, s.row0 + s.rows - 1u);
   let qa = (ta * s.H + head) * s.D4;
   let qb = (tb * s.H + head) * s.D4;
-  var va: array<vec4<f32>, 32>; // scaled queries
-  var vb: array<vec4<f32>, 32>;
-  var ga: array<vec4<f32>, 32>; // gradients of the output
-  var gb: array<vec4<f32>, 32>;
-  var oa: array<vec4<f32>, 32>; // gradients of the queries
-  var ob: array<vec4<f32>, 32>;
+  var va: Row; // scaled queries
+  var vb: Row;
+  var ga: Row; // gradients of the output
+  var gb: Row;
+  var oa: Row; // gradients of the queries
+  var ob: Row;
   for (var d = 0u; d < s.D4; d++) {
     va[d] = s.scale * q[qa + d];
     vb[d] = s.scale * q[qb + d];
@@ -256,19 +259,21 @@ fn fourStats(j: u32, last: u32, head: u32) -> Four {
 fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
   if (2u * id.x >= s.rows) { return; }
   let kvHead = id.y;
+  let wantsDk = (s.wants & DK) != 0u;
+  let wantsDv = (s.wants & DV) != 0u;
   let group = s.H / s.K;
   let ia = s.row0 + 2u * id.x;
   let ib = min(ia + 1u, s.row0 + s.rows - 1u);
   let ka = (ia * s.K + kvHead) * s.D4;
   let kb = (ib * s.K + kvHead) * s.D4;
-  var ua: array<vec4<f32>, 32>; // scaled keys
-  var ub: array<vec4<f32>, 32>;
-  var va: array<vec4<f32>, 32>; // values
-  var vb: array<vec4<f32>, 32>;
-  var dua: array<vec4<f32>, 32>;
-  var dub: array<vec4<f32>, 32>;
-  var dva: array<vec4<f32>, 32>;
-  var dvb: array<vec4<f32>, 32>;
+  var ua: Row; // scaled keys
+  var ub: Row;
+  var va: Row; // values
+  var vb: Row;
+  var dua: Row;
+  var dub: Row;
+  var dva: Row;
+  var dvb: Row;
   for (var d = 0u; d < s.D4; d++) {
     ua[d] = s.scale * k[ka + d];
     ub[d] = s.scale * k[kb + d];
@@ -303,7 +308,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
         let b = ub[d];
         b0 += b * q0;
         b1 += b * q1;
-        if (DK) {
+        if (wantsDk) {
           let g0 = b03(r, d);
           let g1 = b47(r, d);
           let ea = va[d];
@@ -320,7 +325,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
       a1 = within(j + 4u, ra, exp(a1 - s1.lse));
       b0 = within(j, rb, exp(b0 - s0.lse));
       b1 = within(j + 4u, rb, exp(b1 - s1.lse));
-      if (DV) {
+      if (wantsDv) {
         for (var d = 0u; d < s.D4; d++) {
           let g0 = b03(r, d);
           let g1 = b47(r, d);
@@ -328,7 +333,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
           dvb[d] += g0 * b0 + g1 * b1;
         }
       }
-      if (DK) {
+      if (wantsDk) {
         a0 *= da0 - s0.delta;
         a1 *= da1 - s1.delta;
         b0 *= db0 - s0.delta;
@@ -343,11 +348,11 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
     }
   }
   for (var d = 0u; d < s.D4; d++) {
-    if (DK) {
+    if (wantsDk) {
       dk[ka + d] = s.scale * dua[d];
       dk[kb + d] = s.scale * dub[d];
     }
-    if (DV) {
+    if (wantsDv) {
       dv[ka + d] = dva[d];
       dv[kb + d] = dvb[d];
     }

@@ -58,8 +58,8 @@ const cases: Case[] = [
   { name: "causal 9", ranges: causalRanges([0, 4, 9]), H: 2, K: 1, D: 80, scale: 0.3 },
   { name: "causal 5", ranges: causalRanges([0, 5]), H: 1, K: 1, D: 104 },
   { name: "causal 10", ranges: causalRanges([0, 10]), H: 4, K: 1, D: 128 },
-  { name: "several panels, segments of 20", ranges: causalRanges([0, 20, 40, 60, 80]), H: 4, K: 4, D: 128 },
-  { name: "more than a panel", ranges: causalRanges([0, 40]), H: 4, K: 4, D: 128 },
+  { name: "several panels, segments of 30", ranges: causalRanges([0, 30, 60, 90]), H: 8, K: 4, D: 32 },
+  { name: "more than a panel", ranges: causalRanges([0, 70]), H: 8, K: 8, D: 32 },
 ];
 
 export const rows: Row[] = [

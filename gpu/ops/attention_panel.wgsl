@@ -1,5 +1,0 @@
-// The rows that a loop of attention.wgsl runs over, as panels: windows of 64 KiB that start at row `far0` (`stats0`).
-@group(0) @binding(1) var<uniform> farA: array<vec4<f32>, 4096>;
-@group(0) @binding(2) var<uniform> farB: array<vec4<f32>, 4096>;
-@group(0) @binding(3) var<uniform> farStats: array<vec4<f32>, 4096>;
-
