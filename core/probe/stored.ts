@@ -19,7 +19,11 @@ const metricsShape = {
   tpr_at_5pct_fpr: share,
   partitions: z.number().int().positive(),
 };
-export const faithfulMetricsSchema = z.object({ ...metricsShape, split: z.enum(["image", "scene"]) });
+export const faithfulMetricsSchema = z.object({
+  ...metricsShape,
+  split: z.enum(["image", "scene"]),
+  centred: z.boolean().optional(),
+});
 export const soundMetricsSchema = z.object({
   ...metricsShape,
   centred: z.boolean(),
@@ -28,6 +32,8 @@ export const soundMetricsSchema = z.object({
   null95: z.tuple([share, share]),
   /** One-sided, (1 + null draws that reach the observed AUROC) / (1 + draws). */
   p: z.number().gt(0).max(1),
+  /** The same, corrected for looking at all of this probe's layers (the largest null value over them). */
+  p_family: z.number().gt(0).max(1).optional(),
 });
 
 const groupSchema = z.object({ set: z.string().min(1), people: z.number().int().positive() });
@@ -37,7 +43,12 @@ export const layerSchema = z.object({
   site: z.string(),
   reduction: z.string(),
   dim: z.number().int().positive(),
-  metrics: z.object({ faithful: faithfulMetricsSchema.optional(), sound: soundMetricsSchema.optional() }),
+  metrics: z.object({
+    faithful: faithfulMetricsSchema.optional(),
+    sound: soundMetricsSchema.optional(),
+    /** Pictures as they are, person and scene left out of the fit: what a score of one picture is worth. */
+    single: z.object(metricsShape).optional(),
+  }),
   /** Log-odds above which 1 % and 0.1 % of unseen people's pictures lie; null where too few were held out to say. */
   threshold: z.object({ fpr01: z.number().nullable(), fpr001: z.number().nullable() }).nullable(),
 });
