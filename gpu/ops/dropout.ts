@@ -3,18 +3,16 @@
  * Refuses a probability outside [0, 1).
  */
 import { hash32 } from "../../core/random.ts";
-import { sizeOf } from "../../core/shape.ts";
-import { gridFor } from "../device.ts";
-import { kernel } from "../kernel.ts";
+import { runPointwise, twins } from "../panels.ts";
 import type { Tape } from "../tape.ts";
 import type { Tensor } from "../tensor.ts";
 import source from "./dropout.wgsl" with { type: "text" };
 
-const dropKernel = kernel(
+const dropKernels = twins(
   "dropout",
   source,
   "dropout",
-  { N: "u32", state: "u32", threshold: "u32", scale: "f32" },
+  { N: "u32", first: "u32", state: "u32", threshold: "u32", scale: "f32" },
   1,
   1,
 );
@@ -35,9 +33,8 @@ export function dropout(tape: Tape, x: Tensor, { p, seed }: DropoutOptions): Ten
 }
 
 function drop(tape: Tape, x: Tensor, p: number, seed: number): Tensor {
-  const N = sizeOf(x.shape), threshold = Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
+  const threshold = Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
   const y = tape.empty(x.shape);
-  const sizes = { N, state: hash32(seed), threshold, scale: 1 / (1 - p) };
-  tape.gpu.run(dropKernel, sizes, [x], [y], gridFor(Math.ceil(N / 4)));
+  runPointwise(tape.gpu, dropKernels, { state: hash32(seed), threshold, scale: 1 / (1 - p) }, [x], [y]);
   return y;
 }

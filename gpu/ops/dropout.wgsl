@@ -1,9 +1,9 @@
-// dropout: y[i] = x[i] * scale where hash32(seed, i) >= threshold, else 0. hash32 is that of core/random.ts; its
+// dropout: y[i] = a[i] * scale where hash32(seed, i) >= threshold, else 0. hash32 is that of core/random.ts; its
 // first round depends on the seed alone and comes as `state`. Backward is the same kernel on dy.
 // Four values an invocation; a buffer is always a multiple of 16 bytes, so the last vec4 may reach past N harmlessly.
-struct Sizes { N: u32, state: u32, threshold: u32, scale: f32 }
+// The operand is declared by operands_panel.wgsl or operands_storage.wgsl, which stand before this file.
+struct Sizes { N: u32, first: u32, state: u32, threshold: u32, scale: f32 } // first: what i starts from
 @group(0) @binding(0) var<uniform> s: Sizes;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
 
 fn mix(word: vec4<u32>) -> vec4<u32> {
@@ -16,5 +16,6 @@ fn mix(word: vec4<u32>) -> vec4<u32> {
 fn dropout(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = id.x + id.y * groups.x * 64u;
   if (4u * i >= s.N) { return; }
-  y[i] = select(vec4(0.0), x[i] * s.scale, mix(4u * i + vec4(0u, 1u, 2u, 3u)) >= vec4(s.threshold));
+  let hash = mix(s.first + 4u * i + vec4(0u, 1u, 2u, 3u));
+  y[i] = select(vec4(0.0), a[i] * s.scale, hash >= vec4(s.threshold));
 }

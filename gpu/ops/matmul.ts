@@ -4,7 +4,8 @@
  */
 import { dims } from "../../core/shape.ts";
 import { type Gpu, gridFor } from "../device.ts";
-import { kernel, PANEL_BYTES, type Scalar } from "../kernel.ts";
+import { kernel, type Scalar } from "../kernel.ts";
+import { panelRows } from "../panels.ts";
 import { rowsOf, rowStep, type Tensor } from "../tensor.ts";
 import panelSource from "./matmul_panel.wgsl" with { type: "text" };
 import tileSource from "./matmul_tile.wgsl" with { type: "text" };
@@ -132,13 +133,6 @@ export function matmulTN(gpu: Gpu, dy: Tensor, x: Tensor, out: Tensor, options: 
     const grid = gridFor(Math.ceil(N / 8) * Math.ceil(K / 16), SIZE);
     gpu.run(panelTN, sizes, [rowsOf(dy, t, rows), rowsOf(x, t, rows)], [out], grid, { SIZE });
   }
-}
-
-/** Rows of C values that one panel shows, so that panels start at multiples of 256 bytes; 0 where panels do not serve. */
-function panelRows(gpu: Gpu, C: number, width: number): number {
-  if (!gpu.isCpu || C % 4 !== 0) return 0;
-  const rows = Math.floor(PANEL_BYTES / (C * width));
-  return rows - rows % rowStep(C * width);
 }
 
 function overridesOf(w: Tensor): Record<string, number> {

@@ -10,12 +10,13 @@ import { Tape } from "../../gpu/tape.ts";
 import { activation, type Row } from "./row.ts";
 
 export const rows: Row[] = [
-  ...[[1], [63], [8, 8], [5, 13], [4097]].map((shape, i): Row => ({
+  ...[[1], [63], [8, 8], [5, 13], [4097], [130, 131]].map((shape, i): Row => ({
     op: "dropout",
     name: `(${shape})`,
     inputs: [activation(shape)],
-    gpu: (tape, [x]) => dropout(tape, x, { p: 0.1 + i / 5, seed: 0xdeadbeef + i }),
-    reference: ([x]) => dropoutReference(x, { p: 0.1 + i / 5, seed: 0xdeadbeef + i }),
+    gpu: (tape, [x]) => dropout(tape, x, { p: 0.1 + i / 7, seed: 0xdeadbeef + i }),
+    reference: ([x]) => dropoutReference(x, { p: 0.1 + i / 7, seed: 0xdeadbeef + i }),
+    tuned: true,
   })),
   {
     op: "dropout",

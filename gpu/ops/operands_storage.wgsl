@@ -1,0 +1,5 @@
+// The operands of a kernel in storage.
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> c: array<vec4<f32>>;
+
