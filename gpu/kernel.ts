@@ -84,11 +84,11 @@ export class Pipelines {
       layout: pipelineLayout,
       compute: { module, entryPoint: kernel.entry, constants: overrides },
     });
-    this.pending.push(
-      device.popErrorScope().then((error) => {
-        if (error) throw new Error(compileMessage(kernel, overrides, error.message));
-      }),
-    );
+    const compiled = device.popErrorScope().then((error) => {
+      if (error) throw new Error(compileMessage(kernel, overrides, error.message));
+    });
+    compiled.catch(() => {}); // `check` throws it; until then it must not end the process
+    this.pending.push(compiled);
     return { gpu, layout, groups: new Map() };
   }
 
