@@ -66,7 +66,7 @@ export function fitTable({ primary, layers }: Pick<Facts, "primary" | "layers">)
 
 const LEGEND =
   `AUROC of seen against unseen. faithful: the same people are fitted and tested. sound: tested on people the
-probe never met; it says more than chance only above its own null band. single picture: uncentred, as scored later.
+probe never met; it says more than chance only above its own null band. single picture: uncentred, person and scene new.
 * the feature named beforehand; p is one-sided, by permuting who counts as seen.`;
 
 /** What the activation set's manifest says about the model that it was read from. */
