@@ -38,7 +38,7 @@ export const DEMO_TRAINABLE = ["^model\\.vision_tower\\.", "^model\\.multi_modal
 export const DEMO_FEATURES = [
   { site: "embed", reduction: "image-mean" },
   { site: "layers.*.resid_post", reduction: "image-mean" },
-  { site: "layers.*.resid_post", reduction: "last" },
+  { site: "layers.2.resid_post", reduction: "last" },
 ];
 
 export interface DemoContext {

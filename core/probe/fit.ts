@@ -26,8 +26,8 @@ export interface FitOptions {
   /** Take each scene's mean away before both measurements; never for the probe that is stored. */
   centerScenes: boolean;
   standardize: boolean;
-  /** How the faithful way splits. */
-  faithful: Pick<FaithfulOptions, "split" | "seed" | "testSize" | "partitions">;
+  /** How the faithful way splits, and where it prepares rows otherwise than the sound way. */
+  faithful: FaithfulOptions;
   /** Partitions of the people, and permutations of who counts as seen, of the sound way. */
   partitions: number;
   draws: number;
@@ -76,7 +76,11 @@ export async function fitProbe(set: ActivationSet, options: FitOptions): Promise
       ...parseFeature(feature),
       dim,
       metrics: {
-        faithful: { ...heldOut(image), split: image.split, centred: centerScenes },
+        faithful: {
+          ...heldOut(image),
+          split: image.split,
+          centred: options.faithful.centerScenes ?? centerScenes,
+        },
         sound: { ...heldOut(person), centred: centerScenes, draws, null95: person.null95, p: person.p },
         single: single.heldOut,
       },
