@@ -7,8 +7,8 @@
 type Labels = ArrayLike<number>;
 type Scores = ArrayLike<number>;
 
-/** Indices of the scores in falling order, and the number of seen and unseen. @throws RangeError for one class only */
-function ranked(labels: Labels, scores: Scores): { order: Uint32Array; seen: number; unseen: number } {
+/** How many are seen and unseen. @throws RangeError for one class only */
+function countSides(labels: Labels, scores: Scores): { seen: number; unseen: number } {
   if (labels.length !== scores.length) {
     throw new RangeError(`Cannot rate ${scores.length} scores: there are ${labels.length} labels`);
   }
@@ -19,8 +19,7 @@ function ranked(labels: Labels, scores: Scores): { order: Uint32Array; seen: num
       `Cannot rate scores: ${seen} of ${labels.length} are labelled seen, need both classes`,
     );
   }
-  const order = Uint32Array.from(labels, (_, i) => i).sort((a, b) => scores[b] - scores[a]);
-  return { order, seen, unseen: labels.length - seen };
+  return { seen, unseen: labels.length - seen };
 }
 
 /**
@@ -28,16 +27,20 @@ function ranked(labels: Labels, scores: Scores): { order: Uint32Array; seen: num
  * @throws RangeError for one class only
  */
 export function auroc(labels: Labels, scores: Scores): number {
-  const { order, seen, unseen } = ranked(labels, scores);
-  let above = 0, pairs = 0;
-  for (let from = 0; from < order.length;) {
-    let to = from, tiedSeen = 0;
-    for (; to < order.length && scores[order[to]] === scores[order[from]]; to++) {
-      tiedSeen += labels[order[to]];
-    }
-    pairs += (to - from - tiedSeen) * (above + tiedSeen / 2);
-    above += tiedSeen;
-    from = to;
+  const { seen, unseen } = countSides(labels, scores);
+  // Two sorts without a comparator are several times faster than one of indices: the null draws ask for thousands.
+  const ours = new Float64Array(seen), others = new Float64Array(unseen);
+  for (let i = 0, s = 0, u = 0; i < labels.length; i++) {
+    if (labels[i]) ours[s++] = scores[i];
+    else others[u++] = scores[i];
+  }
+  ours.sort();
+  others.sort();
+  let pairs = 0, below = 0, upTo = 0; // unseen scores below, and up to and with, the present seen one
+  for (const score of ours) {
+    while (below < unseen && others[below] < score) below++;
+    while (upTo < unseen && others[upTo] <= score) upTo++;
+    pairs += (below + upTo) / 2;
   }
   return pairs / (seen * unseen);
 }
@@ -47,7 +50,8 @@ export function auroc(labels: Labels, scores: Scores): number {
  * offer (scikit-learn's `roc_curve` with `drop_intermediate=False`). @throws RangeError for one class only
  */
 export function tprAtFpr(labels: Labels, scores: Scores, fpr: number): number {
-  const { order, seen, unseen } = ranked(labels, scores);
+  const { seen, unseen } = countSides(labels, scores);
+  const order = Uint32Array.from(labels, (_, i) => i).sort((a, b) => scores[b] - scores[a]);
   let hits = 0, alarms = 0, best = 0;
   for (let i = 0; i < order.length; i++) {
     if (labels[order[i]]) hits++;
