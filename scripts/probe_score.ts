@@ -3,7 +3,7 @@
  * Refuses a model or a run other than the one that the probe was fitted on, and files that are no safe pictures.
  */
 import { z } from "zod";
-import { InputError } from "../core/errors.ts";
+import { InputError, Interrupted } from "../core/errors.ts";
 import { readManifest, sha256 } from "../core/formats/manifest.ts";
 import { decodeImage } from "../core/image/codecs.ts";
 import type { Picture } from "../core/image/picture.ts";
@@ -99,7 +99,10 @@ async function openEncoder(
   }
   const signal = interruptSignal();
   return {
-    encode: (picture) => encodePicture(session, probe, picture, signal),
+    encode: (picture) => {
+      if (signal.aborted) throw new Interrupted("Interrupted: the pictures that are left were not scored");
+      return encodePicture(session, probe, picture);
+    },
     close: () => {
       session.close();
       gpu.close();
