@@ -47,6 +47,12 @@ await runTask({
     const items = sources.flatMap((source, i) =>
       source.samples.map((sample) => ({ source, sample, set: config.sets[i] }))
     );
+    const blind = items.find(({ sample }) => sample.image === undefined);
+    if (blind) {
+      throw new InputError(
+        `Cannot extract from sample "${blind.sample.id}" of "${blind.set}": it has no picture`,
+      );
+    }
     const base = await modelFolder(config.model), gpu = await openGpu(config.adapter);
     const session = config.run
       ? await openRun(gpu, base, new DiskFolder(config.run), config.weights)
@@ -69,7 +75,7 @@ await runTask({
     bar.stop();
     const rows = items.map(({ sample, set }) => ({
       id: `${set}/${sample.id}`,
-      image: sample.image ?? "",
+      image: sample.image!,
       person: sample.person ?? null,
       set,
       scene: sample.id,
