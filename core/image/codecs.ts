@@ -58,7 +58,7 @@ function startJpegDecoder(): Promise<unknown> {
   return modules.jpegDecoder ? init(modules.jpegDecoder, options) : init(options);
 }
 
-function decodeJpegInTurn(buffer: ArrayBuffer): Promise<ImageData> {
+function decodeJpegInTurn(buffer: ArrayBuffer): ReturnType<typeof decodeJpeg> {
   const turn = jpegTurn.then(async () => {
     await (jpegReady ??= startJpegDecoder());
     complaints = [];
@@ -150,7 +150,7 @@ export async function encodeImage(
     data[to + 1] = picture.data[from + 1];
     data[to + 2] = picture.data[from + 2];
   }
-  const image = { data, width, height, colorSpace: "srgb" } as ImageData;
+  const image = { data, width, height, colorSpace: "srgb" } as Parameters<typeof encodePng>[0];
   if (format === "png") return new Uint8Array(await encodePng(image));
   if (format === "jpeg") return new Uint8Array(await encodeJpeg(image, { quality }));
   return new Uint8Array(await encodeWebp(image, { quality }));
