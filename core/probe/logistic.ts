@@ -57,7 +57,10 @@ export function logisticSolver(rows: PreparedRows, size: number, c = 1): Logisti
   const bound = hessianBound(data, n, dim, c, size / n);
   const P = dim + 1; // the parameters: dim weights, then the intercept
   const theta = new Float64Array(P), gradient = new Float64Array(P), previous = new Float64Array(P);
-  const step = new Float64Array(P), work = new Float64Array(P), alpha = new Float64Array(MEMORY), rho = new Float64Array(MEMORY);
+  const step = new Float64Array(P),
+    work = new Float64Array(P),
+    alpha = new Float64Array(MEMORY),
+    rho = new Float64Array(MEMORY);
   const S = Array.from({ length: MEMORY }, () => new Float64Array(P));
   const Y = Array.from({ length: MEMORY }, () => new Float64Array(P));
   const x = new Float64Array(n * dim), y = new Float64Array(n);
