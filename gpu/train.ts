@@ -154,7 +154,15 @@ export async function train(run: TrainRun): Promise<StepMetrics[]> {
   let waiting: Promise<void> = Promise.resolve();
   try {
     for (; step < config.steps; step++) {
-      signal?.throwIfAborted();
+      if (signal?.aborted) {
+        await waiting;
+        if (folder) await save(run, identity, step, metrics);
+        throw new Interrupted(
+          `Stopped after step ${step} of ${config.steps}${
+            folder ? `; the same command goes on from there` : ""
+          }`,
+        );
+      }
       const samples = await Promise.all(
         samplesOfStep(step, config.batchSize, run.count, order).map((i) => run.sample(i)),
       );
@@ -175,6 +183,7 @@ export async function train(run: TrainRun): Promise<StepMetrics[]> {
       const tokens = batches.reduce((sum, { rows }) => sum + rows.length, 0);
       // The wait for step s happens while the device already works on step s + 1.
       const reading = gpu.read(norm, ...losses), number = step + 1;
+      reading.catch(() => {}); // awaited below, unless the step before failed as well
       await waiting;
       waiting = reading.then(([grad, ...parts]) => {
         const entry = {
@@ -200,16 +209,7 @@ export async function train(run: TrainRun): Promise<StepMetrics[]> {
     await waiting;
     return metrics;
   } catch (thrown) {
-    if (signal?.aborted) {
-      await waiting;
-      if (folder) await save(run, identity, step, metrics);
-      throw new Interrupted(
-        `Stopped after step ${step} of ${config.steps}${
-          folder ? `; the same command goes on from there` : ""
-        }`,
-      );
-    }
-    if (folder && !(thrown instanceof InputError)) {
+    if (folder && !(thrown instanceof InputError || thrown instanceof Interrupted)) {
       throw new Error(`${messageOf(thrown)} (the last saved state is step ${saved})`, { cause: thrown });
     }
     throw thrown;
