@@ -4,13 +4,14 @@
 //   nt: out (T,N) += alpha * x (T,K) w (N,K)^T      panels: rows of x, rows of w      block 16 rows x 8 columns
 //   nn: out (T,K) += alpha * dy (T,N) w (N,K)       panels: rows of dy, rows of w     block  8 rows x 16 columns
 //   tn: out (N,K) += alpha * dy (T,N)^T x (T,K)     panels: rows of dy, rows of x     block  8 rows x 16 columns
-// `out` is the whole result; row0 and column0 say where the panels' block of it starts; accumulate = 0 overwrites.
+// `out` is the whole result; the sizes say where the panels' block of it starts; accumulate = 0 overwrites.
 // A weight of packed bf16 (BF16 = 1) holds two values a word, the lower half first; otherwise its words are f32.
 struct Sizes {
   T: u32, N: u32, K: u32,     // rows of the panels that count, and columns
   row0: u32, column0: u32,    // nt: first row and column of the result. nn: first row, first used column of dy
   width: u32,                 // nt: columns of the result. nn: columns of dy
   alpha: f32, accumulate: u32,
+  outColumn0: u32, outWidth: u32, // nn, tn: first column of the block of the result that this product gives, all columns
 }
 
 override BF16: u32 = 0u;
@@ -137,7 +138,7 @@ fn nt(@builtin(global_invocation_id) id: vec3<u32>) {
 fn store(row: u32, column: u32, rows: u32, v: vec4<f32>) {
   let K4 = s.K / 4u;
   if (row >= rows || column >= K4) { return; }
-  let o = (s.row0 + row) * K4 + column;
+  let o = (s.row0 + row) * (s.outWidth / 4u) + s.outColumn0 / 4u + column;
   var value = s.alpha * v;
   if (s.accumulate == 1u) { value += out[o]; }
   out[o] = value;

@@ -1,0 +1,122 @@
+/**
+ * Rows of gpu/ops/matmul.ts and pack.ts: shapes around register blocks (8, 16), tiles (64), panels and packed blocks
+ * (128), odd widths that take the tiles, f32 and bf16 weights, factor, bias and accumulation.
+ */
+import assert from "node:assert/strict";
+import { toBf16, toF32 } from "../../core/formats/safetensors.ts";
+import { Random } from "../../core/random.ts";
+import {
+  matmulNNReference,
+  matmulNTReference,
+  type MatmulShape,
+  matmulTNReference,
+} from "../../core/reference/matmul.ts";
+import { matmulNN, matmulNT, type MatmulOptions, matmulTN } from "../../gpu/ops/matmul.ts";
+import { packColumns } from "../../gpu/ops/pack.ts";
+import type { Gpu } from "../../gpu/device.ts";
+import type { Dtype, Tensor } from "../../gpu/tensor.ts";
+import { allclose } from "../check.ts";
+import type { Row } from "./row.ts";
+
+type Product = (gpu: Gpu, a: Tensor, b: Tensor, out: Tensor, options?: MatmulOptions) => void;
+type Reference = (a: Float64Array, b: Float64Array, shape: MatmulShape) => Float64Array;
+type Shape = readonly [number, number];
+
+const random = new Random(5, "matmul rows");
+const normal = (shape: Shape) => Float32Array.from({ length: shape[0] * shape[1] }, () => random.normal());
+
+interface Case {
+  op: string;
+  product: Product;
+  reference: Reference;
+  a: Shape;
+  b: Shape;
+  out: Shape;
+  sizes: MatmulShape;
+  dtype?: Dtype;
+}
+
+function row({ op, product, reference, a, b, out, sizes, dtype = "f32" }: Case): Row {
+  return {
+    op,
+    name: `(${a}) and ${dtype} (${b})`,
+    tuned: true,
+    check: async (gpu) => {
+      const x = normal(a), start = normal(out), bias = normal([1, out[1]]);
+      const packed = toBf16(normal(b));
+      const y = dtype === "f32" ? normal(b) : toF32(new Uint8Array(packed.buffer), "BF16");
+      const left = gpu.upload(x, a), right = gpu.empty(b, dtype);
+      gpu.write(right, dtype === "f32" ? y : packed);
+      const results = [0, 1, 2, 3].map(() => gpu.upload(start, out));
+      product(gpu, left, right, results[0]);
+      product(gpu, left, right, results[1], { alpha: -0.5, accumulate: true });
+      product(gpu, left, right, results[2]);
+      if (op === "matmulNT") product(gpu, left, right, results[3], { alpha: 2, bias: gpu.upload(bias) });
+      const [plain, added, again, shifted] = await gpu.read(...results);
+      const truth = reference(Float64Array.from(x), Float64Array.from(y), sizes);
+      allclose("product", plain, truth, 1e-6);
+      allclose("accumulated", added, truth.map((v, i) => start[i] - 0.5 * v), 1e-6);
+      assert.deepEqual(plain, again, "two runs differ");
+      if (op === "matmulNT") {
+        allclose("with bias", shifted, truth.map((v, i) => 2 * v + bias[i % out[1]]), 1e-6);
+      }
+    },
+  };
+}
+
+/** Rows T, columns N of dy, columns K of x. */
+const shapes = [
+  [1, 1, 1],
+  [3, 5, 7],
+  [17, 7, 4],
+  [16, 8, 8],
+  [33, 12, 64],
+  [129, 36, 20],
+  [7, 68, 300],
+  [
+    131,
+    260,
+    136,
+  ],
+  [5, 132, 520],
+  [65, 63, 65],
+];
+
+const all = shapes.flatMap(([T, N, K]): Case[] => {
+  const sizes = { T, N, K }, x: Shape = [T, K], w: Shape = [N, K], dy: Shape = [T, N];
+  const nt = { op: "matmulNT", product: matmulNT, reference: matmulNTReference, a: x, b: w, out: dy, sizes };
+  const nn = { op: "matmulNN", product: matmulNN, reference: matmulNNReference, a: dy, b: w, out: x, sizes };
+  const tn = { op: "matmulTN", product: matmulTN, reference: matmulTNReference, a: dy, b: x, out: w, sizes };
+  return [nt, nn, tn, { ...nt, dtype: "bf16" }, { ...nn, dtype: "bf16" }];
+});
+
+export const rows: Row[] = [
+  ...all.map(row),
+  ...[[1, 4], [3, 128], [5, 132], [2, 516]].map(([R, C]): Row => ({
+    op: "packColumns",
+    name: `(${R}, ${C})`,
+    check: async (gpu) => {
+      const x = Float32Array.from({ length: R * C }, (_, i) => i);
+      const blocks = packColumns(gpu, gpu.upload(x, [R, C]));
+      const parts = await gpu.read(...blocks);
+      parts.forEach((part, b) => {
+        const columns = blocks[b].shape[1];
+        const expected = Float32Array.from(
+          part,
+          (_, i) => Math.floor(i / columns) * C + b * 128 + i % columns,
+        );
+        assert.deepEqual(part, expected, `block ${b}`);
+      });
+      assert.equal(parts.reduce((sum, part) => sum + part.length, 0), R * C);
+    },
+  })),
+  {
+    op: ["matmulNT", "packColumns"],
+    name: "refuse what does not fit",
+    check: (gpu) => {
+      const x = gpu.empty([3, 5]), w = gpu.empty([4, 6]);
+      assert.throws(() => matmulNT(gpu, x, w, gpu.empty([3, 4])), /K is 6, expected 5/);
+      assert.throws(() => packColumns(gpu, x), /rows of 20 bytes/);
+    },
+  },
+];
