@@ -70,7 +70,7 @@ const packed = (...shape: number[]): CaseInput => ({ shape, kind: "constant", pa
 /** All cases, in the order in which they are printed. */
 export function kernelCases(): KernelCase[] {
   return [
-    ...[{ T: 19, N: 12, K: 20 }, { T: 5, N: 7, K: 3 }].flatMap(products),
+    ...[{ T: 19, N: 12, K: 20 }, { T: 5, N: 8, K: 264 }, { T: 5, N: 7, K: 3 }].flatMap(products),
     linearCase(),
     ...norms({ T: 33, C: 68 }),
     ...(["gelu", "gelu_tanh", "quick_gelu", "silu"] as const).map(activationCase),
@@ -87,7 +87,8 @@ export function kernelCases(): KernelCase[] {
       reference: ([x, cos, sin]) => rotaryReference(x, cos, sin, { T: 5, H: 3, D: 8 }),
     },
     attentionCase("attention, packed segments, grouped heads", [0, 1, 9, 20], { H: 4, K: 2, D: 16 }),
-    attentionCase("attention, beyond a panel", [0, 40], { H: 4, K: 4, D: 128 }),
+    attentionCase("attention, beyond a panel", [0, 40], { H: 16, K: 16, D: 32 }),
+    attentionCase("attention, wide heads", [0, 9], { H: 2, K: 1, D: 128 }),
     ...moves(),
     dropoutCase(),
     ...losses(),
