@@ -1,6 +1,7 @@
 /**
  * Activations of chosen sites, reduced on the device to one row a sample and read back once a pass.
  */
+import { InputError } from "../core/errors.ts";
 import { type EncodedSample, pack } from "../core/data/pack.ts";
 import type { Gpu } from "./device.ts";
 import { type Model, runModel } from "./models/model.ts";
@@ -22,7 +23,7 @@ export interface ExtractOptions {
   onProgress?: (done: number) => void;
 }
 
-/** @throws InputError for a site that does not exist, listing those that do */
+/** @throws InputError for a site that does not exist, listing those that do, and for the reduction `all` */
 export async function extract(
   gpu: Gpu,
   model: Model,
@@ -31,6 +32,11 @@ export async function extract(
   requests: readonly TapRequest[],
   { microTokens = 4096, signal, onProgress }: ExtractOptions = {},
 ): Promise<Map<string, FeatureRows>> {
+  if (requests.some(({ reduction }) => reduction === "all")) {
+    throw new InputError(
+      'Cannot extract with the reduction "all": samples differ in length; take one row a sample',
+    );
+  }
   const out = new Map<string, FeatureRows>();
   let done = 0;
   let carried: EncodedSample | undefined;

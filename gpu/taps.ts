@@ -76,6 +76,14 @@ export class Taps {
       if (!pattern.test(site)) continue;
       const key = `${site}@${reduction}`;
       if (this.found.has(key)) continue;
+      const T = this.rows.starts.at(-1);
+      if (reduction !== "all" && x.shape[0] !== T) {
+        throw new InputError(
+          `Cannot reduce "${site}" by "${reduction}": it has ${
+            x.shape[0]
+          } rows for ${T} tokens; only all is possible`,
+        );
+      }
       using _scope = gpu.pool.scope();
       const value = reduction === "all"
         ? x
@@ -92,14 +100,14 @@ export class Taps {
     return new Taps([], this.rows, this.edits);
   }
 
-  /** @throws InputError for a request that no site answered */
+  /** @throws InputError for a request that no site answered, and for an edit of no site */
   check(): void {
-    for (const { pattern, request } of this.#patterns) {
-      if (!this.sites.some((site) => pattern.test(site))) {
-        throw new InputError(
-          `No tap site matches "${request.site}": there are ${[...new Set(this.sites)].join(", ")}`,
-        );
-      }
+    const unanswered = this.#patterns.find(({ pattern }) => !this.sites.some((site) => pattern.test(site)))
+      ?.request.site ?? [...this.edits.keys()].find((site) => !this.sites.includes(site));
+    if (unanswered !== undefined) {
+      throw new InputError(
+        `No tap site matches "${unanswered}": there are ${[...new Set(this.sites)].join(", ")}`,
+      );
     }
   }
 
