@@ -87,7 +87,7 @@ export interface Costs {
 
 const DISPATCHES = 400, COPY_BYTES = 32 * 2 ** 20, SIDE = 512, REPEATS = 3;
 
-/** A first impression of the device's speed, in about a second; `deno task bench` measures with care. */
+/** A first impression of the device's speed, in about a second: the best of three runs each, no benchmark. */
 export async function measure(gpu: Gpu): Promise<Costs> {
   using _scope = gpu.pool.scope();
   const tape = new Tape(gpu, false);
