@@ -25,6 +25,16 @@ export function evenParts(total: number, most: number, step: number): [number, n
   return cut;
 }
 
+/**
+ * The rows of (T, C) cut into panels [first, rows] of whole `unit`s of rows, except for the last; undefined where
+ * panels do not serve.
+ */
+export function rowPanels(gpu: Gpu, T: number, C: number, unit = 1): [number, number][] | undefined {
+  const aligned = rowStep(4 * C), step = unit % aligned === 0 ? unit : unit * aligned;
+  const most = panelRows(gpu, C, 4);
+  return most >= step ? evenParts(T, most, step) : undefined;
+}
+
 /** One body of WGSL over the operands `a`, `b` and `c`, compiled over panels and over storage. */
 export interface Twins {
   readonly panel: Kernel;
@@ -47,21 +57,22 @@ export function twins(
 }
 
 /**
- * Runs an elementwise kernel, an invocation for four values, over tensors of one size. It gets `N`, the values of
- * the dispatch, and if it wants `first`, the number of the first of them; other sizes are handed on.
+ * Runs an elementwise kernel, an invocation for four values, over tensors of the first one's size; others are handed
+ * over whole. It gets `N`, the values of the dispatch, and if it wants, `first`, the number of the first of them.
  */
 export function runPointwise(
   gpu: Gpu,
   { panel, storage }: Twins,
   sizes: Record<string, number>,
-  inputs: readonly Tensor[],
+  inputs: readonly [Tensor, ...(Tensor | undefined)[]],
   outputs: readonly (Tensor | undefined)[],
   overrides: Record<string, number> = {},
 ): void {
   const N = sizeOf(inputs[0].shape);
   const parts = gpu.isCpu ? evenParts(N, PANEL_BYTES / 4, 64) : [[0, N]];
   for (const [first, count] of parts) {
-    const part = (x: Tensor | undefined) => x && rowsOf(viewAs(x, [N, 1]), first, count);
+    const part = (x: Tensor | undefined) =>
+      x && sizeOf(x.shape) === N ? rowsOf(viewAs(x, [N, 1]), first, count) : x;
     const grid = gridFor(Math.ceil(count / 4));
     gpu.run(
       gpu.isCpu ? panel : storage,

@@ -4,7 +4,8 @@
  */
 import { sizeOf } from "../../core/shape.ts";
 import { type Gpu, gridFor } from "../device.ts";
-import { kernel, type Scalar } from "../kernel.ts";
+import type { Scalar } from "../kernel.ts";
+import { runPointwise, twins } from "../panels.ts";
 import type { Tensor } from "../tensor.ts";
 import source from "./adamw.wgsl" with { type: "text" };
 
@@ -13,9 +14,9 @@ const updateSizes: Record<string, Scalar> = {
   N: "u32",
   ...Object.fromEntries(scalars.map((name) => [name, "f32" as const])),
 };
-const update = kernel("adamw", source, "update", updateSizes, 2, 3);
-const squares = kernel("adamw", source, "squares", { N: "u32", first: "u32", shares: "u32" }, 1, 1);
-const root = kernel("adamw", source, "root", { shares: "u32" }, 1, 1);
+const update = twins("adamw", source, "update", updateSizes, 2, 3);
+const squares = twins("adamw", source, "squares", { N: "u32", first: "u32", shares: "u32" }, 1, 1).storage;
+const root = twins("adamw", source, "root", { shares: "u32" }, 1, 1).storage;
 
 /** Values that one invocation squares and adds up at least, and invocations a tensor at most. */
 const SHARE_VALUES = 256, MAX_SHARES = 16384;
@@ -57,7 +58,6 @@ export function adamw(gpu: Gpu, { param, grad, m, v }: AdamwState, options: Adam
     throw new RangeError("Cannot clip gradients: need both a norm and a maxNorm above 0, or neither");
   }
   const sizes = {
-    N,
     keep: 1 - lr * weightDecay,
     beta2,
     new1: 1 - beta1,
@@ -67,7 +67,7 @@ export function adamw(gpu: Gpu, { param, grad, m, v }: AdamwState, options: Adam
     eps,
     maxNorm,
   };
-  gpu.run(update, sizes, [grad, norm], [param, m, v], gridFor(Math.ceil(N / 4)), { CLIP: norm ? 1 : 0 });
+  runPointwise(gpu, update, sizes, [grad, norm], [param, m, v], { CLIP: norm ? 1 : 0 });
 }
 
 /** The Euclidean norm of all gradients together, on the GPU (1); the order of summation is fixed. */

@@ -3,14 +3,14 @@
 //   p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
 // The host works out the scalars in f64: 1 - beta2 in f32 would be off by 3e-5. With CLIP the gradient counts
 // min(1, maxNorm / (norm + 1e-6)) times, as in torch's clip_grad_norm_. The last vec4 may reach into the padding.
+// The operands are a: gradient, b: the norm; operands_panel.wgsl or operands_storage.wgsl, which stand before this
+// file, declare them.
 override CLIP: bool;
 
 struct Update {
   N: u32, keep: f32, beta2: f32, new1: f32, new2: f32, rate: f32, root2: f32, eps: f32, maxNorm: f32,
 }
 @group(0) @binding(0) var<uniform> u: Update;
-@group(0) @binding(1) var<storage, read> g: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> norm: array<f32>;
 @group(0) @binding(3) var<storage, read_write> p: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> m: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> v: array<vec4<f32>>;
@@ -19,9 +19,10 @@ struct Update {
 fn update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = id.x + id.y * groups.x * 64u;
   if (4u * i >= u.N) { return; }
-  var grad = g[i];
-  if (CLIP) { grad *= min(1.0, u.maxNorm / (norm[0] + 1e-6)); }
-  let m1 = m[i] + u.new1 * (grad - m[i]);
+  var grad = a[i];
+  if (CLIP) { grad *= min(1.0, u.maxNorm / (b[0].x + 1e-6)); }
+  let m0 = m[i];
+  let m1 = m0 + u.new1 * (grad - m0);
   let v1 = u.beta2 * v[i] + u.new2 * (grad * grad);
   m[i] = m1;
   v[i] = v1;
@@ -37,10 +38,13 @@ struct Squares { N: u32, first: u32, shares: u32 }
 fn squares(@builtin(global_invocation_id) id: vec3<u32>) {
   if (id.x >= q.shares) { return; }
   var sum = 0.0;
-  for (var j = id.x; j < q.N / 4u; j += q.shares) { sum += dot(g[j], g[j]); }
+  for (var j = id.x; j < q.N / 4u; j += q.shares) {
+    let four = a[j];
+    sum += dot(four, four);
+  }
   if (id.x == 0u) {
     for (var k = 0u; k < q.N % 4u; k++) {
-      let tail = g[q.N / 4u][k];
+      let tail = a[q.N / 4u][k];
       sum += tail * tail;
     }
   }

@@ -5,15 +5,15 @@
 import { dims, sizeOf } from "../../core/shape.ts";
 import { sparseRows } from "../../core/sparse_rows.ts";
 import { type Gpu, gridFor } from "../device.ts";
-import { kernel } from "../kernel.ts";
+import { rowPanels, twins } from "../panels.ts";
 import type { Tape } from "../tape.ts";
 import { rowsOf, type Tensor, viewAs } from "../tensor.ts";
 import source from "./reduce.wgsl" with { type: "text" };
 import { sparseGradient, sparseProduct } from "./sparse_rows.ts";
 
-const sizes = { T: "u32", C: "u32", height: "u32" } as const;
-const columns4 = kernel("reduce", source, "columns4", sizes, 1, 1);
-const columns1 = kernel("reduce", source, "columns1", sizes, 1, 1);
+const sizes = { T: "u32", C: "u32", height: "u32", strip0: "u32" } as const;
+const columns4 = twins("reduce", source, "columns4", sizes, 1, 1);
+const columns1 = twins("reduce", source, "columns1", sizes, 1, 1).storage;
 
 /** Rows that one invocation adds up at least before a second stage pays. */
 const STRIP_ROWS = 32;
@@ -27,18 +27,19 @@ export function columnSum(
 ): void {
   const { T, C } = dims("T C", x, "C", out);
   if (T === 0 && !accumulate) gpu.zero(out);
-  const width = C % 4 === 0 ? 4 : 1, columns = width === 4 ? columns4 : columns1;
+  const width = C % 4 === 0 ? 4 : 1, storage = width === 4 ? columns4.storage : columns1;
   const ACCUMULATE = accumulate ? 1 : 0;
   const height = Math.max(STRIP_ROWS, Math.ceil(Math.sqrt(T))), strips = Math.ceil(T / height);
-  const stage = (T: number, height: number, x: Tensor, out: Tensor, ACCUMULATE: number) =>
-    gpu.run(
-      columns,
-      { T, C: C / width, height },
-      [x],
-      [out],
-      gridFor(Math.ceil(T / height) * C / width),
-      { ACCUMULATE },
-    );
+  const stage = (T: number, height: number, x: Tensor, out: Tensor, ACCUMULATE: number) => {
+    const panels = rowPanels(gpu, T, C, height);
+    for (const [first, rows] of panels ?? [[0, T]]) {
+      const sizes = { T: rows, C: C / width, height, strip0: first / height };
+      const grid = gridFor(Math.ceil(rows / height) * C / width);
+      gpu.run(panels ? columns4.panel : storage, sizes, [rowsOf(x, first, rows)], [out], grid, {
+        ACCUMULATE,
+      });
+    }
+  };
   if (strips <= 1) return stage(T, height, x, out, ACCUMULATE);
   using _scope = gpu.pool.scope();
   const shares = gpu.empty([strips, C]);

@@ -41,12 +41,12 @@ async function train(
   return params;
 }
 
-const random = new Random(5, "adamw rows");
-
-const steps = [1, 3, 4, 5, 255, 257, 1030].map((N, i): Row => ({
+const steps = [1, 3, 4, 5, 255, 257, 1030, 16389].map((N, i): Row => ({
   op: ["adamw", "gradNorm"],
   name: `ten steps of ${N}${i % 2 ? ", clipped" : ""}`,
+  tuned: true,
   check: async (gpu) => {
+    const random = new Random(5, `adamw ${N}`);
     const start = Array.from({ length: N }, () => Math.fround(random.normal()));
     const gradients = Array.from(
       { length: 10 },

@@ -1,5 +1,6 @@
 /**
- * Rows of gpu/ops/norm.ts: widths and heights around the workgroup of 64 and the strip of 32 rows.
+ * Rows of gpu/ops/norm.ts: widths and heights around the workgroup of 64, the strip of 32 rows and a panel of 16,384
+ * values, whose rows must start at multiples of 256 bytes; strips of 576 columns and rows of 16,388 fit no panel.
  * Input is far from zero mean in one row, where a one-pass variance would fail.
  */
 import assert from "node:assert/strict";
@@ -8,7 +9,10 @@ import { layernorm, rmsnorm } from "../../gpu/ops/norm.ts";
 import { Tape } from "../../gpu/tape.ts";
 import { activation, parameter, type Row } from "./row.ts";
 
-const shapes = [[1, 1], [1, 63], [2, 64], [31, 65], [33, 8], [64, 3], [65, 132], [129, 1]];
+const shapes = [[1, 1], [1, 63], [2, 64], [31, 65], [33, 8], [64, 3], [65, 132], [129, 1], [261, 64], [
+  40,
+  576,
+], [2, 16388]];
 
 export const rows: Row[] = [
   ...shapes.flatMap(([T, C]): Row[] => [{

@@ -1,6 +1,6 @@
 /**
  * Rows of gpu/ops/reduce.ts: heights around a strip of 32 rows, where column sums get a second stage, widths on and
- * off the vec4 path, overlapping groups. Empty groups, rows that are not there and mixed widths are refused.
+ * off the vec4 path, panels of many strips and of none, overlapping groups. Empty groups, rows that are not there and mixed widths are refused.
  */
 import assert from "node:assert/strict";
 import { Random } from "../../core/random.ts";
@@ -12,11 +12,15 @@ import { activation, parameter, type Row } from "./row.ts";
 
 const random = new Random(4, "reduce rows");
 
-const sums = [[0, 3], [1, 1], [31, 3], [32, 4], [33, 5], [65, 64], [1025, 12], [2000, 1]].map((
+const sums = [[0, 3], [1, 1], [31, 3], [32, 4], [33, 5], [65, 64], [1025, 12], [2000, 1], [601, 64], [
+  6007,
+  4,
+], [33, 576]].map((
   [T, C],
 ): Row => ({
   op: "columnSum",
   name: `(${T}, ${C})`,
+  tuned: true,
   check: async (gpu) => {
     const x = Float32Array.from({ length: T * C }, () => random.normal() + 0.5);
     const start = Float32Array.from({ length: C }, () => random.normal());
