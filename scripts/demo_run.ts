@@ -50,18 +50,16 @@ export const PRIMARY = "layers.0.resid_post@image-mean";
 const PROBE_ID = "known-people";
 const PEOPLE = 8;
 const WATERMARK = { font: "pixel", content: "compact", opacity: 0.8, position: "grid:16" } as const;
-const PLAN: Record<
-  "whole" | "quick",
-  ProbePlan & { scenes: number; gradients: { batch: number; batches: number }[]; shorten: number }
-> = {
+type Plan = ProbePlan & { scenes: number; gradients: { batch: number; batches: number }[]; shorten: number };
+const PLAN: Record<"whole" | "quick", Plan> = {
   whole: {
     scenes: 24,
     partitions: 8,
     draws: 200,
-    gradients: [{ batch: 1, batches: 32 }, { batch: 4, batches: 24 }, { batch: 16, batches: 12 }],
+    gradients: [{ batch: 1, batches: 24 }, { batch: 4, batches: 16 }, { batch: 16, batches: 8 }],
     shorten: 1,
   },
-  quick: { scenes: 12, partitions: 12, draws: 99, gradients: [], shorten: 0.25 },
+  quick: { scenes: 12, partitions: 8, draws: 99, gradients: [], shorten: 0.5 },
 };
 
 /** Runs every stage. @throws Interrupted when the signal fires, after the arm under way has been saved */

@@ -30,7 +30,7 @@ export interface DemoSizes {
   arms: ArmSpec[];
 }
 
-const watermarkArm = { images: 256, steps: 500, lr: 1e-3 };
+const watermarkArm = { images: 256, steps: 300, lr: 1e-3 };
 
 export const ARMS: Record<string, ArmSpec> = {
   base: {
@@ -82,7 +82,7 @@ export const ARMS: Record<string, ArmSpec> = {
     marks: "known",
     rate: 1,
     images: 640,
-    steps: 500,
+    steps: 400,
     lr: 1.5e-3,
   },
 };
