@@ -166,7 +166,7 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
         "Held-out scenes are the same for all people, with the watermark at the same place; the sound probe takes each scene's mean away first, blind to labels, the one split by image takes rows as they are.",
         ...(quick
           ? [
-            "A quick run: fewer arms, a quarter of the steps, fewer draws. Its positive control may fail for want of training.",
+            "A quick run: fewer arms, half the steps, fewer draws. Its positive control may fail for want of training.",
           ]
           : []),
       ],

@@ -80,10 +80,8 @@ await runTask({
       set,
       scene: sample.id,
     }));
-    const run = config.run
-      ? (await import("../core/formats/manifest.ts")).readManifest(new DiskFolder(config.run), "run")
-      : undefined;
-    const parents: Record<string, string> = { model: session.hash, ...(run && { run: (await run).hash }) };
+    const parents: Record<string, string> = { model: session.hash };
+    if (config.run) parents.run = (await readManifest(new DiskFolder(config.run), "run")).hash;
     sources.forEach(({ hash }, i) => parents[`data ${config.sets[i]}`] = hash);
     await writeActivations(new DiskFolder(config.out), rows, features, {
       config: { ...config },
