@@ -101,7 +101,8 @@ async function readBatch(model: Model, reference: SafetensorsFile): Promise<Pack
   const images: Processed[] = [];
   if (reference.entries.has("pixel_values")) {
     const pixelValues = await reference.f32("pixel_values"), { shape } = reference.entry("pixel_values");
-    images.push({ pixelValues, shape });
+    const grid = reference.entries.has("image_grid_thw") ? await reference.ints("image_grid_thw") : undefined;
+    images.push({ pixelValues, shape, ...(grid && { grid: [grid[0], grid[1], grid[2]] }) });
   }
   return pack([{ id: "case", ids, labels, images }], {
     imageToken: model.imageToken,

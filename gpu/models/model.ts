@@ -24,6 +24,8 @@ export interface Model {
   featuresOf(image: Processed): number;
   /** Processed pictures to feature rows (P, C), in order. */
   encodeImages?(forward: Forward, images: readonly Processed[], checkpointed: boolean): Tensor;
+  /** Rotary tables (T, D/2) where they follow more than the position in the sample: M-RoPE. */
+  rotary?(batch: PackedBatch): { cos: Float32Array<ArrayBuffer>; sin: Float32Array<ArrayBuffer> };
   /** A checkpoint's tensor name as this tree spells it; undefined for what is known and not needed. */
   rename(name: string): string | undefined;
 }
@@ -35,7 +37,7 @@ export interface Model {
 export function runModel(forward: Forward, model: Model, batch: PackedBatch, checkpointed: boolean): Tensor {
   const { tape } = forward, { gpu } = tape;
   const { D, rope } = model.decoder.config;
-  const { cos, sin } = ropeTables(batch.positions, { D, ...rope });
+  const { cos, sin } = model.rotary?.(batch) ?? ropeTables(batch.positions, { D, ...rope });
   const shape = [batch.ids.length, D / 2];
   const inputs = {
     cos: gpu.upload(cos, shape),
