@@ -46,14 +46,19 @@ export interface Session {
 
 /** Opens a checkpoint folder. @throws InputError when anything in it does not fit */
 export async function openSession(gpu: Gpu, folder: Folder, options: SessionOptions = {}): Promise<Session> {
-  const session = await openBare(gpu, folder, options);
   const source = await openWeights(folder);
   try {
-    await loadWeights(gpu, session.model, source, options.weights);
+    const session = await openBare(gpu, folder, options);
+    try {
+      await loadWeights(gpu, session.model, source, options.weights);
+      return session;
+    } catch (error) {
+      session.close();
+      throw error;
+    }
   } finally {
     source.close();
   }
-  return session;
 }
 
 /** The same with undefined weights, for whoever fills them: pre-training. */
@@ -82,7 +87,7 @@ export async function openBare(gpu: Gpu, folder: Folder, options: SessionOptions
         slabs.flatMap(({ param, grad, m, v }) => [param, grad, m, v].map(({ buffer }) => buffer)),
       );
       for (const param of model.registry.params.values()) {
-        if (param.used && !param.trainable) buffers.add(param.tensor.buffer);
+        if (param.placed && !param.trainable) buffers.add(param.tensor.buffer);
       }
       for (const buffer of buffers) gpu.pool.release(buffer);
     },

@@ -52,7 +52,7 @@ async function openChanged(change: (weights: Weights) => void, config: unknown =
   change(weights);
   await folder.write("config.json", JSON.stringify(config));
   await folder.write("model.safetensors", encodeSafetensors(weights));
-  return await openSession(gpu, folder);
+  return await openSession(gpu, folder, { lora: EVERYWHERE });
 }
 
 const norm = "model.language_model.norm.weight";
@@ -84,6 +84,7 @@ Deno.test("a checkpoint whose tensors do not fit is refused with a list", async 
       },
     ],
   ];
+  const used = gpu.pool.usedBytes;
   for (const [what, change, config] of cases) {
     await assert.rejects(openChanged(change, config), (error) => {
       assert(error instanceof InputError, `${what}: ${error}`);
@@ -92,6 +93,7 @@ Deno.test("a checkpoint whose tensors do not fit is refused with a list", async 
       return true;
     });
   }
+  assert.equal(gpu.pool.usedBytes, used, "a refused checkpoint leaves buffers behind");
 });
 
 Deno.test("a tied head is the embeddings, whether or not the checkpoint holds it again", async () => {

@@ -23,6 +23,10 @@ export class Param {
     return this.group !== undefined;
   }
 
+  get placed(): boolean {
+    return this.#tensor !== undefined;
+  }
+
   /** @throws Error before the parameter was placed */
   get tensor(): Tensor {
     if (!this.#tensor) throw new Error(`Parameter "${this.name}" was not placed on a device`);
