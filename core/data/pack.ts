@@ -32,9 +32,14 @@ export interface PackedBatch {
   rowSample: number[];
 }
 
+/**
+ * Where image features go: in place of a token, one feature each; or in place of whatever stands between two tokens,
+ * which must be as many as a picture has features.
+ */
+export type ImageMarker = number | { start: number; end: number; features: number };
+
 export interface PackOptions {
-  /** The token that image features replace. */
-  imageToken?: number;
+  imageToken?: ImageMarker;
   /** Feature rows that a picture becomes. */
   featuresOf?: (image: Processed) => number;
   /** Refuse samples without a supervised token; extraction switches it off. */
@@ -64,7 +69,8 @@ export function pack(samples: readonly EncodedSample[], options: PackOptions): P
       throw new InputError(`Cannot pack sample "${id}": ${ids.length} tokens, ${labels.length} labels`);
     }
     const features = images.reduce((sum, image) => sum + featuresOf(image), 0);
-    const tokens = imageToken === undefined ? 0 : ids.filter((token) => token === imageToken).length;
+    const isImage = imageRows(id, ids, imageToken);
+    const tokens = isImage.reduce((sum, is) => sum + is, 0);
     if (tokens !== features) {
       throw new InputError(
         `Cannot pack sample "${id}": ${tokens} image tokens for ${images.length} pictures with ${features} features`,
@@ -74,7 +80,7 @@ export function pack(samples: readonly EncodedSample[], options: PackOptions): P
     ids.forEach((token, i) => {
       batch.ids[at + i] = token;
       batch.positions.push(i);
-      if (token === imageToken) {
+      if (isImage[i]) {
         batch.source[at + i] = feature++;
         batch.isImage[at + i] = 1;
       }
@@ -94,4 +100,25 @@ export function pack(samples: readonly EncodedSample[], options: PackOptions): P
   batch.rows = Uint32Array.from(rows);
   batch.targets = Uint32Array.from(targets);
   return batch;
+}
+
+/** 1 for every token that a feature replaces. @throws InputError for a tag without its other, or another length between */
+function imageRows(sample: string, ids: readonly number[], marker?: ImageMarker): Uint8Array {
+  const rows = new Uint8Array(ids.length);
+  if (marker === undefined) return rows;
+  if (typeof marker === "number") return rows.map((_, i) => ids[i] === marker ? 1 : 0);
+  const { start, end, features } = marker;
+  const tags = [...ids.keys()].filter((i) => ids[i] === start || ids[i] === end);
+  for (let t = 0; t < tags.length; t += 2) {
+    const open = tags[t], close = tags[t + 1];
+    if (ids[open] !== start || ids[close] !== end || close - open !== features + 1) {
+      throw new InputError(
+        `Cannot pack sample "${sample}": tag ${
+          ids[open]
+        } at token ${open}, expected ${start}, ${features} image tokens and ${end}`,
+      );
+    }
+    rows.fill(1, open + 1, close);
+  }
+  return rows;
 }

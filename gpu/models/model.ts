@@ -4,7 +4,7 @@
  */
 import { InputError } from "../../core/errors.ts";
 import { ropeTables } from "../../core/positions.ts";
-import type { PackedBatch } from "../../core/data/pack.ts";
+import type { ImageMarker, PackedBatch } from "../../core/data/pack.ts";
 import type { Processed } from "../../core/image/processors.ts";
 import { causalRanges } from "../../core/ranges.ts";
 import { uploadRanges } from "../ops/attention.ts";
@@ -14,18 +14,26 @@ import { type Decoder, runDecoder } from "../nn/decoder.ts";
 import type { Forward } from "../nn/forward.ts";
 import type { Param, Registry } from "../nn/params.ts";
 
+export interface RotaryTables {
+  /** (T, D/2) each. */
+  cos: Float32Array<ArrayBuffer>;
+  sin: Float32Array<ArrayBuffer>;
+  /** (T), what each query is multiplied by beside being turned. */
+  queryScale?: Float32Array<ArrayBuffer>;
+}
+
 export interface Model {
   readonly family: string;
   readonly registry: Registry;
   readonly decoder: Decoder;
   readonly head: Param; // (V, C)
-  readonly imageToken?: number;
+  readonly imageToken?: ImageMarker;
   /** Feature rows of one processed picture. */
   featuresOf(image: Processed): number;
   /** Processed pictures to feature rows (P, C), in order. */
   encodeImages?(forward: Forward, images: readonly Processed[], checkpointed: boolean): Tensor;
-  /** Rotary tables (T, D/2) where they follow more than the position in the sample: M-RoPE. */
-  rotary?(batch: PackedBatch): { cos: Float32Array<ArrayBuffer>; sin: Float32Array<ArrayBuffer> };
+  /** Rotary tables where they follow more than the position in the sample, M-RoPE; undefined for the plain ones. */
+  rotary?(batch: PackedBatch, training: boolean): RotaryTables | undefined;
   /** A checkpoint's tensor name as this tree spells it; undefined for what is known and not needed. */
   rename(name: string): string | undefined;
 }
@@ -37,11 +45,19 @@ export interface Model {
 export function runModel(forward: Forward, model: Model, batch: PackedBatch, checkpointed: boolean): Tensor {
   const { tape } = forward, { gpu } = tape;
   const { D, rope } = model.decoder.config;
-  const { cos, sin } = model.rotary?.(batch) ?? ropeTables(batch.positions, { D, ...rope });
-  const shape = [batch.ids.length, D / 2];
+  const tables: RotaryTables = model.rotary?.(batch, tape.recording) ??
+    ropeTables(batch.positions, { D, ...rope });
+  const upload = (table: RotaryTables["cos"], factor?: RotaryTables["queryScale"]) =>
+    gpu.upload(factor ? table.map((x, i) => x * factor[Math.floor(2 * i / D)]) : table, [
+      batch.ids.length,
+      D / 2,
+    ]);
+  const { cos, sin, queryScale } = tables;
   const inputs = {
-    cos: gpu.upload(cos, shape),
-    sin: gpu.upload(sin, shape),
+    cos: upload(cos),
+    sin: upload(sin),
+    // A turn by scaled cosines and sines is a turn and a scaling.
+    query: queryScale && { cos: upload(cos, queryScale), sin: upload(sin, queryScale) },
     ranges: uploadRanges(gpu, causalRanges(batch.starts)),
     checkpointed,
   };

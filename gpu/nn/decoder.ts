@@ -8,6 +8,7 @@ import { attention, type DeviceRanges } from "../ops/attention.ts";
 import { rotary } from "../ops/rotary.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Forward } from "./forward.ts";
+import { splitQkv } from "./fused_qkv.ts";
 import { applyLinear, applyNorm, declareNorm, type Norm } from "./layers.ts";
 import type { Linear, Names, Param } from "./params.ts";
 
@@ -24,14 +25,15 @@ export interface DecoderConfig {
   eps: number;
   rope: { theta: number; type: string; factor: number };
   attentionBias: boolean;
+  /** Of the output projection; `attentionBias` where it is not given. */
+  outputBias?: boolean;
   mlpBias: boolean;
 }
 
-interface Block {
+export interface DecoderBlock {
   inputNorm: Norm;
-  q: Linear;
-  k: Linear;
-  v: Linear;
+  /** Queries, keys and values: three layers, or one whose rows are those of the three in turn. */
+  qkv: readonly [Linear, Linear, Linear] | Linear;
   o: Linear;
   postNorm: Norm;
   gate: Linear;
@@ -42,7 +44,7 @@ interface Block {
 export interface Decoder {
   config: DecoderConfig;
   embedTokens: Param; // (V, C)
-  blocks: Block[];
+  blocks: DecoderBlock[];
   norm: Norm;
 }
 
@@ -51,6 +53,8 @@ export interface DecoderInputs {
   /** (T, D/2) each. */
   cos: Tensor;
   sin: Tensor;
+  /** Tables of the queries where they are not those of the keys. */
+  query?: { cos: Tensor; sin: Tensor };
   ranges: DeviceRanges;
   /** Blocks are computed again in backward instead of being kept. */
   checkpointed: boolean;
@@ -58,15 +62,17 @@ export interface DecoderInputs {
 
 /** Declares the tree under `names`, with Hugging Face's names. */
 export function declareDecoder(names: Names, config: DecoderConfig): Decoder {
-  const { C, F, V, H, K, D, eps, attentionBias, mlpBias } = config;
+  const { C, F, V, H, K, D, eps, attentionBias, outputBias = attentionBias, mlpBias } = config;
   const embedTokens = names.child("embed_tokens").param("weight", [V, C]);
-  const blocks = Array.from({ length: config.layers }, (_, i): Block => {
+  const blocks = Array.from({ length: config.layers }, (_, i): DecoderBlock => {
     const block = names.child("layers").child(i), attn = block.child("self_attn"), mlp = block.child("mlp");
     return {
-      q: attn.linear("q_proj", H * D, C, { bias: attentionBias }),
-      k: attn.linear("k_proj", K * D, C, { bias: attentionBias }),
-      v: attn.linear("v_proj", K * D, C, { bias: attentionBias }),
-      o: attn.linear("o_proj", C, H * D, { bias: attentionBias }),
+      qkv: [
+        attn.linear("q_proj", H * D, C, { bias: attentionBias }),
+        attn.linear("k_proj", K * D, C, { bias: attentionBias }),
+        attn.linear("v_proj", K * D, C, { bias: attentionBias }),
+      ],
+      o: attn.linear("o_proj", C, H * D, { bias: outputBias }),
       gate: mlp.linear("gate_proj", F, C, { bias: mlpBias }),
       up: mlp.linear("up_proj", F, C, { bias: mlpBias }),
       down: mlp.linear("down_proj", C, F, { bias: mlpBias }),
@@ -97,16 +103,17 @@ export function runDecoder(
 
 function runBlock(
   forward: Forward,
-  block: Block,
+  block: DecoderBlock,
   { D }: DecoderConfig,
   x: Tensor,
   inputs: DecoderInputs,
 ): Tensor {
   const { tape } = forward;
   const h = applyNorm(forward, block.inputNorm, x); // (T, C)
-  const q = rotary(tape, applyLinear(forward, block.q, h), inputs.cos, inputs.sin); // (T, H*D)
-  const k = rotary(tape, applyLinear(forward, block.k, h), inputs.cos, inputs.sin); // (T, K*D)
-  const v = applyLinear(forward, block.v, h); // (T, K*D)
+  const [q0, k0, v] = project(forward, block.qkv, h); // (T, H*D), (T, K*D), (T, K*D)
+  const turn = inputs.query ?? inputs;
+  const q = rotary(tape, q0, turn.cos, turn.sin); // (T, H*D)
+  const k = rotary(tape, k0, inputs.cos, inputs.sin); // (T, K*D)
   const mixed = attention(tape, q, k, v, inputs.ranges, { headDim: D }); // (T, H*D)
   const attended = forward.tap("attn_out", applyLinear(forward, block.o, mixed)); // (T, C)
   const middle = forward.tap("resid_mid", add(tape, x, attended)); // (T, C)
@@ -114,4 +121,10 @@ function runBlock(
   const inner = swiglu(tape, applyLinear(forward, block.gate, n), applyLinear(forward, block.up, n)); // (T, F)
   const fed = forward.tap("mlp_out", applyLinear(forward, block.down, inner)); // (T, C)
   return forward.tap("resid_post", add(tape, middle, fed)); // (T, C)
+}
+
+function project(forward: Forward, qkv: DecoderBlock["qkv"], h: Tensor): [Tensor, Tensor, Tensor] {
+  if ("weight" in qkv) return splitQkv(forward.tape, applyLinear(forward, qkv, h));
+  const [q, k, v] = qkv.map((layer) => applyLinear(forward, layer, h));
+  return [q, k, v];
 }

@@ -66,6 +66,21 @@ export function linear(tape: Tape, x: Tensor, w: Tensor, b?: Tensor, adapter?: L
   });
 }
 
+/** x p for a matrix stored as (K, N), from input to output: (T, N). @throws RangeError when shapes do not fit */
+export function project(tape: Tape, x: Tensor, p: Tensor): Tensor {
+  const { T, N } = dims("T K", x, "K N", p);
+  const { gpu } = tape;
+  const y = tape.empty([T, N]);
+  matmulNN(gpu, x, p, y);
+  return tape.record(y, [x, p], (dy) => {
+    if (p.grad) matmulTN(gpu, x, dy, p.grad, { accumulate: true });
+    if (!x.requiresGrad) return [];
+    const dx = tape.empty(x.shape);
+    matmulNT(gpu, dy, p, dx);
+    return [dx];
+  });
+}
+
 function weightGradients({ gpu }: Tape, dy: Tensor, x: Tensor, w: Tensor, b?: Tensor): void {
   if (w.grad) matmulTN(gpu, dy, x, w.grad, { accumulate: true });
   if (b?.grad) columnSum(gpu, dy, b.grad, { accumulate: true });

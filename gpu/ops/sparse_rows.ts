@@ -5,6 +5,7 @@
 import { type SparseRows, transposeRows } from "../../core/sparse_rows.ts";
 import { type Gpu, gridFor } from "../device.ts";
 import { kernel } from "../kernel.ts";
+import type { Tape } from "../tape.ts";
 import type { Tensor } from "../tensor.ts";
 import source from "./sparse_rows.wgsl" with { type: "text" };
 
@@ -40,6 +41,13 @@ export function sparseProduct(
     gridFor(R * C / width),
     { WEIGHTED, ACCUMULATE },
   );
+}
+
+/** S x for x (N, C): rows (R, C) mixed by the weights of S, as a resampled table is. @throws RangeError */
+export function mixRows(tape: Tape, matrix: SparseRows, x: Tensor): Tensor {
+  const y = tape.empty([matrix.starts.length - 1, x.shape[1]]);
+  sparseProduct(tape.gpu, matrix, x, y);
+  return tape.record(y, [x], (dy) => [sparseGradient(tape.gpu, matrix, x, dy)]);
 }
 
 /**

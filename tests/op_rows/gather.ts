@@ -5,9 +5,10 @@
 import assert from "node:assert/strict";
 import { Random } from "../../core/random.ts";
 import { gatherRowsReference, mergeRowsReference } from "../../core/reference/rows.ts";
+import { bicubicTable } from "../../core/resample_table.ts";
 import { sparseRows, transposeRows } from "../../core/sparse_rows.ts";
 import { gatherRows, mergeRows } from "../../gpu/ops/gather.ts";
-import { sparseProduct } from "../../gpu/ops/sparse_rows.ts";
+import { mixRows, sparseProduct } from "../../gpu/ops/sparse_rows.ts";
 import { Tape } from "../../gpu/tape.ts";
 import { allclose } from "../check.ts";
 import { activation, constant, parameter, type Row } from "./row.ts";
@@ -111,6 +112,23 @@ export const rows: Row[] = [
       allclose("transposed twice", twice, expected, 1e-6);
     },
   })),
+  ...[[3, 5, 1], [4, 2, 8], [16, 18, 12]].map(([from, to, C]): Row => {
+    const matrix = bicubicTable(from, to);
+    return {
+      op: "mixRows",
+      name: `a table of ${from} x ${from} resampled to ${to} x ${to}, width ${C}`,
+      inputs: [parameter([from * from, C])],
+      gpu: (tape, [x]) => mixRows(tape, matrix, x),
+      reference: ([x]) =>
+        Float64Array.from({ length: to * to * C }, (_, i) => {
+          let sum = 0;
+          for (let e = matrix.starts[Math.floor(i / C)]; e < matrix.starts[Math.floor(i / C) + 1]; e++) {
+            sum += matrix.weights![e] * x[matrix.entries[e] * C + i % C];
+          }
+          return sum;
+        }),
+    };
+  }),
   {
     op: ["gatherRows", "mergeRows", "sparseProduct"],
     name: "refuse rows that are not there",

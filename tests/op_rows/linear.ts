@@ -1,11 +1,11 @@
 /**
  * Rows of gpu/ops/linear.ts: plain, with bias, over bf16, with a low-rank adapter beside it, with dropout before the
- * adapter; on and off the multiples of four. Wrong adapters are refused.
+ * adapter, over matrices stored the other way; on and off the multiples of four. Wrong adapters are refused.
  */
 import assert from "node:assert/strict";
 import { dropoutReference } from "../../core/reference/activation.ts";
-import { matmulNTReference } from "../../core/reference/matmul.ts";
-import { linear } from "../../gpu/ops/linear.ts";
+import { matmulNNReference, matmulNTReference } from "../../core/reference/matmul.ts";
+import { linear, project } from "../../gpu/ops/linear.ts";
 import { Tape } from "../../gpu/tape.ts";
 import { activation, constant, parameter, type Row } from "./row.ts";
 
@@ -64,6 +64,12 @@ export const rows: Row[] = [
       inputs: adapted,
       gpu: (tape, [x, w, b, a, u]) => linear(tape, x, w, b, { a, b: u, scaling: 0.5, dropout: 0.3, seed: 9 }),
       reference: (inputs) => reference(inputs, shape, 0.5, 0.3),
+    }, {
+      op: "project",
+      name: `x (${T}, ${N}), p (${N}, ${K})`,
+      inputs: [activation([T, N]), parameter([N, K])],
+      gpu: (tape, [x, p]) => project(tape, x, p),
+      reference: ([x, p]) => matmulNNReference(x, p, { T, N, K }),
     }];
   }),
   {
