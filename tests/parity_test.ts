@@ -1,5 +1,5 @@
 /**
- * The engine against transformers + peft: logits, hidden states, gradients and ten optimiser steps on two checkpoints
+ * The engine against transformers + peft: logits, hidden states, gradients and ten optimiser steps on checkpoints
  * with adapters (fixtures/models). Refuses a gradient that is missing and a measure that would not notice an error.
  */
 import assert from "node:assert/strict";
@@ -19,14 +19,14 @@ function assertForward(what: string, { logits_rel, hidden_max_rel, loss_abs }: F
   assert(loss_abs <= 1e-4, `${what}: losses differ by ${loss_abs}`);
 }
 
-for (const family of ["llama", "llava"]) {
+for (const family of ["llama", "llava", "idefics3", "smolvlm"]) {
   Deno.test(`${family} in f32 computes what transformers + peft compute`, async () => {
     const folder = caseFolder(family);
     const { base, lora, grad, train, ...parity } = await runParity(gpu, folder);
     assert.equal(parity.family, family);
     assertForward("base", base);
     assertForward("adapter", lora);
-    if (family === "llava") {
+    if (family !== "llama") {
       assert(parity.image_features_rel! <= 1e-4, `features: ${parity.image_features_rel}`);
     }
     assert.deepEqual([grad.count, grad.missing], [(await adapterKeys(folder)).length, 0]);
@@ -39,7 +39,7 @@ for (const family of ["llama", "llava"]) {
   Deno.test(`${family} with bf16 weights keeps the direction of the gradients`, async () => {
     const { base, lora, grad, train } = await runParity(gpu, caseFolder(family), "bf16");
     for (const [what, { logits_rel }] of Object.entries({ base, lora })) {
-      // Measured: 0.0045 (llama), 0.0076 (llava); far below would mean that the weights were not rounded at all.
+      // Measured: 0.0045 (llama) to 0.0076 (llava); far below would mean that the weights were not rounded at all.
       assert(logits_rel > 1e-4 && logits_rel < 0.02, `${what}: logits differ by ${logits_rel}`);
     }
     assert.equal(grad.missing, 0);

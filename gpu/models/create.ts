@@ -3,13 +3,16 @@
  */
 import { z } from "zod";
 import { InputError } from "../../core/errors.ts";
+import { createIdefics3 } from "./idefics3.ts";
 import { createLlama } from "./llama.ts";
 import { createLlava } from "./llava.ts";
 import type { Model } from "./model.ts";
 
 const FAMILIES: Record<string, (json: unknown) => Model> = {
+  idefics3: createIdefics3,
   llama: createLlama,
   llava: createLlava,
+  smolvlm: createIdefics3,
 };
 
 /** @throws InputError for a model_type that is not supported, listing those that are */

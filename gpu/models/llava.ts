@@ -18,8 +18,12 @@ import { Registry } from "../nn/params.ts";
 import { declareHead, decoderConfig, llamaSchema, parseConfig } from "./llama.ts";
 import type { Model } from "./model.ts";
 
-const activationNames = { gelu: "gelu", quick_gelu: "quick_gelu", gelu_pytorch_tanh: "gelu_tanh" } as const;
-const activationSchema = z.enum(["gelu", "quick_gelu", "gelu_pytorch_tanh"]);
+export const activationNames = {
+  gelu: "gelu",
+  quick_gelu: "quick_gelu",
+  gelu_pytorch_tanh: "gelu_tanh",
+} as const;
+export const activationSchema = z.enum(["gelu", "quick_gelu", "gelu_pytorch_tanh"]);
 
 const visionSchema = z.looseObject({
   hidden_size: z.number().int().positive().default(1024),
@@ -134,15 +138,15 @@ export function createLlava(json: unknown): Model {
   };
 }
 
-/** Rows of (n, 1 + side * side) tokens without the class tokens, merge x merge neighbours next to each other. */
-export function mergeOrder(n: number, side: number, merge: number): Uint32Array {
+/** Rows of (n, classes + side * side) tokens without the class tokens, merge x merge neighbours next to each other. */
+export function mergeOrder(n: number, side: number, merge: number, classes = 1): Uint32Array {
   const order: number[] = [];
   for (let image = 0; image < n; image++) {
     for (let y = 0; y < side; y += merge) {
       for (let x = 0; x < side; x += merge) {
         for (let dy = 0; dy < merge; dy++) {
           for (let dx = 0; dx < merge; dx++) {
-            order.push(image * (side * side + 1) + 1 + (y + dy) * side + x + dx);
+            order.push(image * (side * side + classes) + classes + (y + dy) * side + x + dx);
           }
         }
       }
