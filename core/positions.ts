@@ -13,6 +13,11 @@ export interface RopeConfig {
   factor?: number;
 }
 
+/** theta^(-2i/D) for i < D/2, in f32. */
+export function ropeFrequencies(D: number, theta: number): number[] {
+  return Array.from({ length: D / 2 }, (_, i) => Math.fround(theta ** (-2 * i / D)));
+}
+
 /** cos and sin, each (T, D/2), for one position a token. @throws InputError for an unknown scaling */
 export function ropeTables(
   positions: ArrayLike<number>,
@@ -22,7 +27,7 @@ export function ropeTables(
     throw new InputError(`Cannot use the rotary scaling "${type}": only default and linear are known`);
   }
   const half = D / 2, T = positions.length;
-  const frequencies = Array.from({ length: half }, (_, i) => Math.fround(theta ** (-2 * i / D)));
+  const frequencies = ropeFrequencies(D, theta);
   const cos = new Float32Array(T * half), sin = new Float32Array(T * half);
   for (let t = 0; t < T; t++) {
     const position = positions[t] / (type === "linear" ? factor : 1);

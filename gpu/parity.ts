@@ -98,16 +98,28 @@ export async function runParity(gpu: Gpu, folder: Folder, type: WeightType = "f3
 
 async function readBatch(model: Model, reference: SafetensorsFile): Promise<PackedBatch> {
   const ids = await reference.ints("input_ids"), labels = await reference.ints("labels");
-  const images: Processed[] = [];
-  if (reference.entries.has("pixel_values")) {
-    const pixelValues = await reference.f32("pixel_values"), { shape } = reference.entry("pixel_values");
-    const grid = reference.entries.has("image_grid_thw") ? await reference.ints("image_grid_thw") : undefined;
-    images.push({ pixelValues, shape, ...(grid && { grid: [grid[0], grid[1], grid[2]] }) });
-  }
+  const images = reference.entries.has("pixel_values") ? await readImages(reference) : [];
   return pack([{ id: "case", ids, labels, images }], {
     imageToken: model.imageToken,
     featuresOf: (image) => model.featuresOf(image),
   });
+}
+
+/** One tensor of pixels, or, where there are grids of patches, a stretch of its rows for each. */
+async function readImages(reference: SafetensorsFile): Promise<Processed[]> {
+  const pixelValues = await reference.f32("pixel_values"), { shape } = reference.entry("pixel_values");
+  if (!reference.entries.has("image_grid_thw")) return [{ pixelValues, shape }];
+  const sides = await reference.ints("image_grid_thw"), width = shape[1], images: Processed[] = [];
+  for (let i = 0, from = 0; i < sides.length; i += 3) {
+    const grid: Processed["grid"] = [sides[i], sides[i + 1], sides[i + 2]],
+      rows = grid[0] * grid[1] * grid[2];
+    images.push({
+      pixelValues: pixelValues.subarray(from, from += rows * width),
+      shape: [rows, width],
+      grid,
+    });
+  }
+  return images;
 }
 
 async function forwardParity(

@@ -19,7 +19,7 @@ function assertForward(what: string, { logits_rel, hidden_max_rel, loss_abs }: F
   assert(loss_abs <= 1e-4, `${what}: losses differ by ${loss_abs}`);
 }
 
-for (const family of ["llama", "llava", "idefics3", "smolvlm"]) {
+for (const family of ["llama", "llava", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl", "qwen_vl"]) {
   Deno.test(`${family} in f32 computes what transformers + peft compute`, async () => {
     const folder = caseFolder(family);
     const { base, lora, grad, train, ...parity } = await runParity(gpu, folder);

@@ -7,12 +7,18 @@ import { createIdefics3 } from "./idefics3.ts";
 import { createLlama } from "./llama.ts";
 import { createLlava } from "./llava.ts";
 import type { Model } from "./model.ts";
+import { createQwen25Vl } from "./qwen2_5_vl.ts";
+import { createQwen2Vl } from "./qwen2_vl.ts";
+import { createQwenVl } from "./qwen_vl.ts";
 
 const FAMILIES: Record<string, (json: unknown) => Model> = {
   idefics3: createIdefics3,
   llama: createLlama,
   llava: createLlava,
+  qwen2_vl: createQwen2Vl,
+  qwen2_5_vl: createQwen25Vl,
   smolvlm: createIdefics3,
+  qwen: createQwenVl,
 };
 
 /** @throws InputError for a model_type that is not supported, listing those that are */
