@@ -12,8 +12,8 @@ import {
   probeSamples,
 } from "../core/demo/arms.ts";
 import { meanWithInterval } from "../core/demo/intervals.ts";
-import { probeArm, type ProbePlan, resultsOf, storeProbe } from "../core/demo/probes.ts";
-import { InputError } from "../core/errors.ts";
+import { type ProbePlan, resultsOf, storeProbe } from "../core/demo/probes.ts";
+import { InputError, Interrupted } from "../core/errors.ts";
 import type { Folder } from "../core/formats/folder.ts";
 import { VERSION, writeManifest } from "../core/formats/manifest.ts";
 import { encodeImage } from "../core/image/codecs.ts";
@@ -27,10 +27,10 @@ import { serveApp } from "../functions/serve.ts";
 import { folderStore } from "../functions/store/folder_store.ts";
 import { armFeatures, type DemoContext, gradientRows, tuneArm } from "../gpu/demo.ts";
 import type { Gpu } from "../gpu/device.ts";
-import type { FeatureRows } from "../gpu/extract.ts";
 import { openRun } from "../gpu/session.ts";
 import { createGpuEncoder } from "./encoder.ts";
-import { type Progress, progress } from "./progress.ts";
+import { type ProbeTask, startProbes } from "./demo_probe.ts";
+import { progress } from "./progress.ts";
 
 export interface DemoSettings {
   gpu: Gpu;
@@ -59,14 +59,18 @@ const PLAN: Record<"whole" | "quick", Plan> = {
     gradients: [{ batch: 1, batches: 24 }, { batch: 4, batches: 16 }, { batch: 16, batches: 8 }],
     shorten: 1,
   },
-  quick: { scenes: 12, partitions: 8, draws: 99, gradients: [], shorten: 0.5 },
+  quick: { scenes: 12, partitions: 8, draws: 99, gradients: [], shorten: 1 / 3 },
 };
 
 /** Runs every stage. @throws Interrupted when the signal fires, after the arm under way has been saved */
 export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
   const { gpu, base, folder, seed, quick, signal } = settings;
   const plan = PLAN[quick ? "quick" : "whole"];
-  const arms = settings.arms.map((arm) => ({ ...arm, steps: Math.round(arm.steps * plan.shorten) }));
+  // The positive control keeps its steps: without them it does not learn, and the run shows nothing.
+  const arms = settings.arms.map((arm) => ({
+    ...arm,
+    steps: arm.role === "positive" ? arm.steps : Math.round(arm.steps * plan.shorten),
+  }));
   const stages: DemoReport["provenance"]["stages"] = [];
   const stage = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
     const start = performance.now();
@@ -91,7 +95,8 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
     set,
     scene: `scene-${scene}`,
   }));
-  const features = new Map<string, Map<string, FeatureRows>>();
+  const probes = new Map<string, ProbeTask>();
+  signal.addEventListener("abort", () => probes.forEach((task) => task.stop()));
   const losses: DemoReport["losses"] = [], runs = new Map<string, string | null>();
   let parameters = 0, modelHash = "";
   for (const arm of arms) {
@@ -110,34 +115,28 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
       runs.set(arm.name, tuned.run);
       if (tuned.metrics.length) losses.push({ arm: arm.name, points: smooth(tuned.metrics) });
       const found = await armFeatures(context, tuned.session, samples);
-      features.set(arm.name, found);
       const parents = { model: tuned.session.hash, ...(tuned.run && { run: tuned.run }) };
+      probes.set(
+        arm.name,
+        startProbes({ rows, features: found, settings: { ...plan, seed, primary: PRIMARY } }),
+      );
       const target = folder.folder("activations").folder(arm.name);
       await writeActivations(target, rows, found, { config: { prompt: PROBE_PROMPT }, parents });
       tuned.session.close();
     });
   }
-  const fitted = await stage("probes", async () => {
-    const out = new Map<string, FittedProbe>();
-    for (const [arm, found] of features) {
-      let bar: Progress | undefined;
-      const onProgress = (done: number, total: number) =>
-        (bar ??= progress(`${arm}: probing`, total)).update(done);
-      out.set(arm, await probeArm(rows, found, { ...plan, seed, primary: PRIMARY, signal, onProgress }));
-      bar?.stop();
-    }
-    return out;
-  });
-  const results = resultsOf(fitted, "r0");
+  // The device compares gradients while the last probes are still fitted.
   const gradients = plan.gradients.length
     ? await stage("gradients", () => compareGradients(context, plan.gradients))
     : undefined;
+  const fitted = await stage("probes", () => collectProbes(probes, signal));
+  const results = resultsOf(fitted, "r0");
   const known = { name: "builtin:tiny", hash: modelHash, adapter: runs.get("known")! };
   const stored = folder.folder("store").folder(PROBE_ID);
   const probeHash = await storeProbe(stored, PROBE_ID, fitted.get("known")!, known, PROBE_PROMPT);
   const scores = await stage("service", () => scoreOverHttp(settings, samples, known.adapter));
 
-  const names = [...features.get("base")!.keys()];
+  const names = fitted.get("base")!.facts.layers.map(({ feature }) => feature);
   return {
     title: "Afterimage demo",
     question:
@@ -166,7 +165,7 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
         "Held-out scenes are the same for all people, with the watermark at the same place; the sound probe takes each scene's mean away first, blind to labels, the one split by image takes rows as they are.",
         ...(quick
           ? [
-            "A quick run: fewer arms, half the steps, fewer draws. Its positive control may fail for want of training.",
+            "A quick run: fewer arms, a third of the steps in r0, fewer scenes and draws.",
           ]
           : []),
       ],
@@ -209,6 +208,36 @@ function smooth(metrics: { step: number; loss: number }[]): { step: number; loss
     const part = metrics.slice(i * width, (i + 1) * width);
     return { step: part.at(-1)!.step, loss: part.reduce((sum, { loss }) => sum + loss, 0) / part.length };
   });
+}
+
+/** Waits for every arm's probes. */
+async function collectProbes(
+  probes: Map<string, ProbeTask>,
+  signal: AbortSignal,
+): Promise<Map<string, FittedProbe>> {
+  const bar = progress("probes", 100), tasks = [...probes.values()];
+  const timer = setInterval(
+    () => bar.update(Math.floor(100 * tasks.reduce((sum, { share }) => sum + share(), 0) / tasks.length)),
+    200,
+  );
+  try {
+    const aborted = new Promise<never>((_, reject) =>
+      signal.addEventListener(
+        "abort",
+        () => reject(new Interrupted("Stopped while fitting probes; the same command goes on from there")),
+        { once: true },
+      )
+    );
+    const fitted = await Promise.race([
+      aborted,
+      Promise.all([...probes].map(async ([arm, { result }]) => [arm, await result] as const)),
+    ]);
+    bar.update(100);
+    return new Map(fitted);
+  } finally {
+    clearInterval(timer);
+    bar.stop();
+  }
 }
 
 async function compareGradients(
