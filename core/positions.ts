@@ -13,9 +13,12 @@ export interface RopeConfig {
   factor?: number;
 }
 
-/** theta^(-2i/D) for i < D/2, in f32. */
+/** theta^(-2i/D) for i < D/2, every step rounded to f32 as torch rounds it: at most one of 64 differs, by one bit. */
 export function ropeFrequencies(D: number, theta: number): number[] {
-  return Array.from({ length: D / 2 }, (_, i) => Math.fround(theta ** (-2 * i / D)));
+  return Array.from(
+    { length: D / 2 },
+    (_, i) => Math.fround(1 / Math.fround(theta ** Math.fround(2 * i / D))),
+  );
 }
 
 /** cos and sin, each (T, D/2), for one position a token. @throws InputError for an unknown scaling */
@@ -27,7 +30,8 @@ export function ropeTables(
     throw new InputError(`Cannot use the rotary scaling "${type}": only default and linear are known`);
   }
   const half = D / 2, T = positions.length;
-  const frequencies = ropeFrequencies(D, theta);
+  // Rounded once, closer to the formula than torch: what was trained here was trained with these.
+  const frequencies = Array.from({ length: half }, (_, i) => Math.fround(theta ** (-2 * i / D)));
   const cos = new Float32Array(T * half), sin = new Float32Array(T * half);
   for (let t = 0; t < T; t++) {
     const position = positions[t] / (type === "linear" ? factor : 1);

@@ -3,7 +3,7 @@
  * and names of the older generation, packing. Refuses pictures and configs whose parts do not fit one another.
  */
 import assert from "node:assert/strict";
-import { pack, type PackedBatch } from "../core/data/pack.ts";
+import { type EncodedSample, pack, type PackedBatch } from "../core/data/pack.ts";
 import { InputError } from "../core/errors.ts";
 import { openWeights } from "../core/formats/checkpoint.ts";
 import { MemoryFolder, readJson } from "../core/formats/folder.ts";
@@ -16,13 +16,16 @@ import {
   windowOrder,
 } from "../core/grid_positions.ts";
 import type { Processed } from "../core/image/processors.ts";
+import { ropeFrequencies } from "../core/positions.ts";
 import { sizeOf } from "../core/shape.ts";
 import { openGpu } from "../gpu/device.ts";
 import { createModel } from "../gpu/models/create.ts";
 import { type Model, runModel } from "../gpu/models/model.ts";
 import { loadWeights } from "../gpu/models/weights.ts";
 import { Forward } from "../gpu/nn/forward.ts";
+import { placeTrained } from "../gpu/nn/params.ts";
 import { Tape } from "../gpu/tape.ts";
+import { accumulateGradients } from "../gpu/train.ts";
 import { DiskFolder } from "../scripts/folder.ts";
 import { allclose, FIXTURES, relativeError } from "./check.ts";
 
@@ -42,6 +45,7 @@ const positions = await readJson(folder, "positions.json") as {
     starts: number[];
   }[];
   tokens: { isImage: number[]; grids: Grid[]; positions: number[][] }[];
+  frequencies: { D: number; theta: number; values: number[] }[];
 };
 
 Deno.test("patches get transformers' rows, columns and windows", () => {
@@ -64,6 +68,15 @@ Deno.test("tokens get transformers' times, heights and widths, in a packed micro
     () => mropePositions({ starts: [0, 4], isImage: [1, 1, 0, 1] }, [[1, 2, 6]], 2),
     { name: "InputError", message: /picture 1 .* 2 of its 3 image tokens stand together/ },
   );
+});
+
+Deno.test("rotary frequencies are torch's, but for the last bit of one of them", () => {
+  const different = positions.frequencies.flatMap(({ D, theta, values }) => {
+    const ours = ropeFrequencies(D, theta);
+    allclose(`frequencies of ${D}`, ours, values, 1e-7);
+    return values.filter((value, i) => value !== ours[i]);
+  });
+  assert(different.length <= 1, `${different} differ`);
 });
 
 for (const name of ["Qwen2-VL-2B-Instruct", "Qwen2.5-VL-3B-Instruct"]) {
@@ -134,25 +147,30 @@ async function hiddenStates(model: Model, batch: PackedBatch): Promise<Float32Ar
   return values as Float32Array;
 }
 
-/** The case cut before its second picture, that picture with what follows, and a text: ids and pictures each. */
-async function threeSamples(): Promise<
-  { id: string; ids: number[]; labels: number[]; images: Processed[] }[]
-> {
+/** The case: its tokens and its two pictures. */
+async function wholeCase(): Promise<{ ids: number[]; labels: number[]; images: Processed[] }> {
   const file = await SafetensorsFile.open(await folder.open("case.safetensors"));
-  const ids = await file.ints("input_ids"), pixels = await file.f32("pixel_values");
-  const sides = await file.ints("image_grid_thw"), width = file.entry("pixel_values").shape[1];
+  const ids = await file.ints("input_ids"), labels = await file.ints("labels");
+  const pixels = await file.f32("pixel_values"), width = file.entry("pixel_values").shape[1];
+  const [, height1, width1, , height2, width2] = await file.ints("image_grid_thw"), cut = height1 * width1;
   file.source.close();
-  const cut = ids.lastIndexOf(248), middle = sides[1] * sides[2];
   const first: Processed = {
-    pixelValues: pixels.subarray(0, middle * width),
-    shape: [middle, width],
-    grid: [1, sides[1], sides[2]],
+    pixelValues: pixels.subarray(0, cut * width),
+    shape: [cut, width],
+    grid: [1, height1, width1],
   };
   const second: Processed = {
-    pixelValues: pixels.subarray(middle * width),
-    shape: [sides[4] * sides[5], width],
-    grid: [1, sides[4], sides[5]],
+    pixelValues: pixels.subarray(cut * width),
+    shape: [height2 * width2, width],
+    grid: [1, height2, width2],
   };
+  return { ids, labels, images: [first, second] };
+}
+
+/** The case cut before its second picture, a text, and that picture with what follows. */
+async function threeSamples(): Promise<EncodedSample[]> {
+  const { ids, images: [first, second] } = await wholeCase();
+  const cut = ids.lastIndexOf(ids[5]); // what opens a picture
   const sample = (id: string, ids: number[], images: Processed[]) => ({ id, ids, labels: ids, images });
   return [
     sample("first", ids.slice(0, cut), [first]),
@@ -161,7 +179,7 @@ async function threeSamples(): Promise<
   ];
 }
 
-const packed = (model: Model, samples: Awaited<ReturnType<typeof threeSamples>>) =>
+const packed = (model: Model, samples: readonly EncodedSample[]) =>
   pack(samples, { imageToken: model.imageToken, featuresOf: (image) => model.featuresOf(image) });
 
 Deno.test("packed samples with pictures of several sizes, and none, compute what each computes alone", async () => {
@@ -170,6 +188,27 @@ Deno.test("packed samples with pictures of several sizes, and none, compute what
   const alone: number[] = [];
   for (const sample of samples) alone.push(...await hiddenStates(model, packed(model, [sample])));
   allclose("hidden states", together, alone, 1e-5);
+});
+
+Deno.test("trained as a whole, norms, biases and patches of the tower get transformers' gradients", async () => {
+  const model = createModel(config), params = [...model.registry.params.values()];
+  for (const param of params) param.group = "full";
+  placeTrained(gpu, params);
+  const weights = await openWeights(folder);
+  await loadWeights(gpu, model, weights);
+  weights.close();
+  const theirs = await SafetensorsFile.open(await folder.open("vision_gradients.safetensors"));
+  const { ids, labels, images } = await wholeCase();
+  const batch = packed(model, [{ id: "case", ids, labels, images }]);
+  using _scope = gpu.pool.scope();
+  accumulateGradients(gpu, model, [batch], { checkpointed: true, dropoutSeed: 0 });
+  const compared = params.filter(({ name }) => theirs.entries.has(name));
+  assert.equal(compared.length, theirs.entries.size);
+  const ours = await gpu.read(...compared.map(({ tensor }) => tensor.grad!));
+  for (const [i, { name }] of compared.entries()) {
+    allclose(name, ours[i] as Float32Array, await theirs.f32(name), 1e-4);
+  }
+  theirs.source.close();
 });
 
 Deno.test("the case would notice attention without windows, and a transposed grid", async () => {
