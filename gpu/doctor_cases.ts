@@ -72,7 +72,8 @@ export function kernelCases(): KernelCase[] {
   return [
     ...[{ T: 19, N: 12, K: 20 }, { T: 5, N: 8, K: 264 }, { T: 5, N: 7, K: 3 }].flatMap(products),
     linearCase(),
-    ...norms({ T: 33, C: 68 }),
+    ...norms({ T: 33, C: 68 }, "by panels on a CPU"),
+    ...norms({ T: 33, C: 67 }, "odd width"),
     ...(["gelu", "gelu_tanh", "quick_gelu", "silu"] as const).map(activationCase),
     {
       name: "swiglu",
@@ -80,12 +81,8 @@ export function kernelCases(): KernelCase[] {
       gpu: (tape, [gate, up]) => swiglu(tape, gate, up),
       reference: ([gate, up]) => swigluReference(gate, up),
     },
-    {
-      name: "rotary",
-      inputs: [x(5, 24), fixed(5, 4), fixed(5, 4)],
-      gpu: (tape, [x, cos, sin]) => rotary(tape, x, cos, sin),
-      reference: ([x, cos, sin]) => rotaryReference(x, cos, sin, { T: 5, H: 3, D: 8 }),
-    },
+    rotaryCase("rotary", { T: 5, H: 3, D: 8 }),
+    rotaryCase("rotary, halves of no four", { T: 5, H: 2, D: 12 }),
     attentionCase("attention, packed segments, grouped heads", [0, 1, 9, 20], { H: 4, K: 2, D: 16 }),
     attentionCase("attention, beyond a panel", [0, 40], { H: 16, K: 16, D: 32 }),
     attentionCase("attention, wide heads", [0, 9], { H: 2, K: 1, D: 128 }),
@@ -140,15 +137,25 @@ function linearCase(): KernelCase {
   };
 }
 
-function norms({ T, C }: { T: number; C: number }): KernelCase[] {
+function rotaryCase(name: string, shape: { T: number; H: number; D: number }): KernelCase {
+  const { T, H, D } = shape;
+  return {
+    name,
+    inputs: [x(T, H * D), fixed(T, D / 2), fixed(T, D / 2)],
+    gpu: (tape, [x, cos, sin]) => rotary(tape, x, cos, sin),
+    reference: ([x, cos, sin]) => rotaryReference(x, cos, sin, shape),
+  };
+}
+
+function norms({ T, C }: { T: number; C: number }, how: string): KernelCase[] {
   const shape = { T, C, eps: 1e-5 };
   return [{
-    name: "rmsnorm",
+    name: `rmsnorm, ${how}`,
     inputs: [x(T, C), w(C)],
     gpu: (tape, [x, w]) => rmsnorm(tape, x, w, shape),
     reference: ([x, w]) => rmsnormReference(x, w, shape),
   }, {
-    name: "layernorm",
+    name: `layernorm, ${how}`,
     inputs: [x(T, C), w(C), w(C)],
     gpu: (tape, [x, w, b]) => layernorm(tape, x, w, b, shape),
     reference: ([x, w, b]) => layernormReference(x, w, b, shape),
