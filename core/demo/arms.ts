@@ -82,7 +82,7 @@ export const ARMS: Record<string, ArmSpec> = {
     marks: "known",
     rate: 1,
     images: 640,
-    steps: 400,
+    steps: 800,
     lr: 1.5e-3,
   },
 };
