@@ -14,6 +14,8 @@ export interface WeightSource {
   shape(name: string): number[];
   dtype(name: string): SafeDtype;
   f32(name: string): Promise<Float32Array<ArrayBuffer>>;
+  /** Elements `from` to `to` of the flattened tensor, so that a large one never lies in memory whole. */
+  f32Range(name: string, from: number, to: number): Promise<Float32Array<ArrayBuffer>>;
   /** The bytes as stored. */
   bytes(name: string): Promise<Uint8Array<ArrayBuffer>>;
   close(): void;
@@ -62,6 +64,7 @@ function sourceOf(files: SafetensorsFile[], name: string): WeightSource {
     shape: (tensor) => at(tensor).entry(tensor).shape,
     dtype: (tensor) => at(tensor).entry(tensor).dtype,
     f32: async (tensor) => await at(tensor).f32(tensor),
+    f32Range: async (tensor, from, to) => await at(tensor).f32Range(tensor, from, to),
     bytes: async (tensor) => await at(tensor).bytes(tensor),
     close: () => files.forEach((file) => file.source.close()),
   };

@@ -94,6 +94,18 @@ export class SafetensorsFile {
     return toF32(await this.bytes(name), dtype, `tensor "${name}" of "${this.source.name}"`);
   }
 
+  /** Elements `from` to `to` of the flattened tensor, widened as by `f32`. @throws RangeError outside the tensor */
+  async f32Range(name: string, from: number, to: number): Promise<Float32Array<ArrayBuffer>> {
+    const { dtype, start, end } = this.entry(name), width = WIDTH[dtype];
+    if (from < 0 || to < from || start + to * width > end) {
+      throw new RangeError(
+        `Cannot read elements ${from} to ${to} of "${name}": it has ${(end - start) / width}`,
+      );
+    }
+    const bytes = await this.source.readAt(start + from * width, (to - from) * width);
+    return toF32(bytes, dtype, `tensor "${name}" of "${this.source.name}"`);
+  }
+
   /** A tensor as doubles, for the references. */
   async f64(name: string): Promise<Float64Array<ArrayBuffer>> {
     if (this.entry(name).dtype === "F64") return new Float64Array((await this.bytes(name)).buffer);
