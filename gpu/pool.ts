@@ -22,6 +22,8 @@ export class Pool {
   usedBytes = 0;
   idleBytes = 0;
   peakBytes = 0;
+  /** Told of every buffer that is handed out or given back, with the change of `usedBytes`: what a plan listens to. */
+  onChange?: (buffer: PoolBuffer, change: number) => void;
 
   /**
    * @param beforeDestroy submits recorded work and drops cached bind groups
@@ -43,6 +45,7 @@ export class Pool {
       };
     this.usedBytes += size;
     this.peakBytes = Math.max(this.peakBytes, this.usedBytes + this.idleBytes);
+    this.onChange?.(buffer, size);
     return buffer;
   }
 
@@ -50,6 +53,7 @@ export class Pool {
   release(buffer: PoolBuffer): void {
     this.usedBytes -= buffer.bytes;
     this.idleBytes += buffer.bytes;
+    this.onChange?.(buffer, -buffer.bytes);
     const list = this.#idle.get(buffer.bytes);
     if (list) list.push(buffer);
     else this.#idle.set(buffer.bytes, [buffer]);

@@ -63,11 +63,11 @@ export async function openSession(gpu: Gpu, folder: Folder, options: SessionOpti
 
 /** The same with undefined weights, for whoever fills them: pre-training. */
 export async function openBare(gpu: Gpu, folder: Folder, options: SessionOptions = {}): Promise<Session> {
-  const model = createModel(await readJson(folder, "config.json"));
-  const fullParams = chooseTrainable(model, options.trainable ?? []);
-  const lora = options.lora ?? null;
-  const loraParams = lora ? attachLora(model.registry, lora) : [];
-  const slabs = placeTrained(gpu, [...loraParams, ...fullParams]);
+  const { model, lora, loraParams, fullParams, slabs } = declareTrained(
+    gpu,
+    createModel(await readJson(folder, "config.json")),
+    options,
+  );
   initLora(gpu, loraParams, options.seed ?? 0);
   const processorName = "preprocessor_config.json";
   const processor = await folder.exists(processorName)
@@ -92,6 +92,17 @@ export async function openBare(gpu: Gpu, folder: Folder, options: SessionOptions
       for (const buffer of buffers) gpu.pool.release(buffer);
     },
   };
+}
+
+/** What is trained of a model, declared and placed with undefined values; frozen parameters have no buffer yet. */
+export function declareTrained(
+  gpu: Gpu,
+  model: Model,
+  { lora = null, trainable = [] }: SessionOptions,
+): Pick<Session, "model" | "lora" | "loraParams" | "fullParams" | "slabs"> {
+  const fullParams = chooseTrainable(model, trainable);
+  const loraParams = lora ? attachLora(model.registry, lora) : [];
+  return { model, lora, loraParams, fullParams, slabs: placeTrained(gpu, [...loraParams, ...fullParams]) };
 }
 
 function chooseTrainable(model: Model, patterns: readonly string[]): Param[] {
