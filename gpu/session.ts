@@ -4,7 +4,7 @@
  */
 import { createSampleEncoder, type SampleEncoder } from "../core/data/encode.ts";
 import { InputError } from "../core/errors.ts";
-import { openWeights } from "../core/formats/checkpoint.ts";
+import { openWeights, weightFiles } from "../core/formats/checkpoint.ts";
 import { type Folder, readJson } from "../core/formats/folder.ts";
 import { readManifest, sha256 } from "../core/formats/manifest.ts";
 import { type LoraConfig, loraSchema, readAdapter, writeAdapter } from "../core/formats/peft.ts";
@@ -121,9 +121,8 @@ function chooseTrainable(model: Model, patterns: readonly string[]): Param[] {
 
 async function modelHash(folder: Folder): Promise<string> {
   if (await folder.exists("manifest.json")) return (await readManifest(folder, "model")).hash;
-  const names = (await folder.list()).filter((name) => !name.includes("/"));
   const parts = [await sha256(await folder.read("config.json"))];
-  for (const name of names.filter((name) => name.endsWith(".safetensors"))) {
+  for (const name of await weightFiles(folder)) {
     const source = await folder.open(name);
     parts.push(
       name,

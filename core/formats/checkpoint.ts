@@ -1,11 +1,11 @@
 /**
  * A checkpoint folder: config.json and the weights behind one interface, sharded or not, read tensor by tensor.
- * Refuses a folder without weights and an index that names a missing file.
+ * Refuses a folder without weights, an index that leads out of it, and a tensor that lies in two shards.
  */
 import { z } from "zod";
 import { InputError } from "../errors.ts";
-import { type Folder, readJson } from "./folder.ts";
-import { type SafeDtype, SafetensorsFile } from "./safetensors.ts";
+import { checkName, type Folder, readJson } from "./folder.ts";
+import { openSafetensors, type SafeDtype } from "./safetensors.ts";
 
 /** Named tensors, wherever they lie; nothing is in memory until it is asked for. */
 export interface WeightSource {
@@ -21,51 +21,79 @@ export interface WeightSource {
   close(): void;
 }
 
+/** A folder whose weights do not lie in it under Hugging Face's file names: it brings them itself. */
+export interface WeightFolder extends Folder {
+  openWeights(): Promise<WeightSource>;
+  /** Names, for `open`, of the files that hold them. */
+  weightFiles(): Promise<string[]>;
+}
+
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 
-/** Opens `model.safetensors`, or the shards of `model.safetensors.index.json`. @throws InputError when there is neither */
-export async function openWeights(folder: Folder): Promise<WeightSource> {
-  if (await folder.exists("model.safetensors")) {
-    return sourceOf([await SafetensorsFile.open(await folder.open("model.safetensors"))], folder.path);
+/** Hugging Face's file names, the preferred first. */
+const WHOLE = ["model.safetensors"];
+
+/** The files that hold a folder's weights; empty when there are none. @throws InputError for a wrong index */
+export async function weightFiles(folder: Folder | WeightFolder): Promise<string[]> {
+  if ("weightFiles" in folder) return await folder.weightFiles();
+  for (const whole of WHOLE) {
+    if (await folder.exists(whole)) return [whole];
+    const index = `${whole}.index.json`;
+    if (await folder.exists(index)) return await shardsOf(folder, index);
   }
-  const index = "model.safetensors.index.json";
-  if (!await folder.exists(index)) {
-    throw new InputError(`Cannot load "${folder.path}": it has no model.safetensors and no ${index}`);
-  }
+  return [];
+}
+
+/** The shards that an index names, sorted. @throws InputError for another kind of JSON and for names that climb out */
+export async function shardsOf(folder: Folder, index: string): Promise<string[]> {
   const parsed = indexSchema.safeParse(await readJson(folder, index));
   if (!parsed.success) {
     throw new InputError(`Cannot read "${folder.path}/${index}": ${z.prettifyError(parsed.error)}`);
   }
-  const shards = [...new Set(Object.values(parsed.data.weight_map))].sort();
-  return sourceOf(
-    await Promise.all(shards.map(async (shard) => SafetensorsFile.open(await folder.open(shard)))),
-    folder.path,
-  );
+  return [...new Set(Object.values(parsed.data.weight_map))].map(checkName).sort();
 }
 
-function sourceOf(files: SafetensorsFile[], name: string): WeightSource {
-  const home = new Map<string, SafetensorsFile>();
-  for (const file of files) {
-    for (const tensor of file.entries.keys()) {
+/** Opens what `weightFiles` finds. @throws InputError when there is nothing or a file is damaged */
+export async function openWeights(folder: Folder | WeightFolder): Promise<WeightSource> {
+  if ("openWeights" in folder) return await folder.openWeights();
+  const files = await weightFiles(folder), opened: WeightSource[] = [];
+  if (files.length === 0) {
+    const names = WHOLE.flatMap((whole) => [whole, `${whole}.index.json`]);
+    throw new InputError(`Cannot load "${folder.path}": it has no ${names.join(" and no ")}`);
+  }
+  try {
+    for (const file of files) opened.push(await openSafetensors(await folder.open(file)));
+    return joinSources(opened, folder.path);
+  } catch (error) {
+    opened.forEach((source) => source.close());
+    throw error;
+  }
+}
+
+/** Several sources as one. @throws InputError for a tensor that two of them have */
+export function joinSources(sources: readonly WeightSource[], name: string): WeightSource {
+  const home = new Map<string, WeightSource>();
+  for (const source of sources) {
+    for (const tensor of source.names()) {
       if (home.has(tensor)) {
         throw new InputError(`Cannot load "${name}": tensor "${tensor}" is in two shards`);
       }
-      home.set(tensor, file);
+      home.set(tensor, source);
     }
   }
-  const at = (tensor: string): SafetensorsFile => {
-    const file = home.get(tensor);
-    if (!file) throw new InputError(`Cannot load "${name}": it has no tensor "${tensor}"`);
-    return file;
+  const at = (tensor: string): WeightSource => {
+    const source = home.get(tensor);
+    if (!source) throw new InputError(`Cannot load "${name}": it has no tensor "${tensor}"`);
+    return source;
   };
   return {
     name,
     names: () => [...home.keys()],
-    shape: (tensor) => at(tensor).entry(tensor).shape,
-    dtype: (tensor) => at(tensor).entry(tensor).dtype,
+    shape: (tensor) => at(tensor).shape(tensor),
+    dtype: (tensor) => at(tensor).dtype(tensor),
     f32: async (tensor) => await at(tensor).f32(tensor),
     f32Range: async (tensor, from, to) => await at(tensor).f32Range(tensor, from, to),
     bytes: async (tensor) => await at(tensor).bytes(tensor),
-    close: () => files.forEach((file) => file.source.close()),
+    close: () => sources.forEach((source) => source.close()),
   };
 }

@@ -3,10 +3,12 @@
  * Refuses headers that are too long, overlap, leave holes or disagree with their shapes.
  */
 import { InputError } from "../errors.ts";
+import type { WeightSource } from "./checkpoint.ts";
 import type { ByteSource } from "./folder.ts";
 
 export type SafeDtype = "F64" | "F32" | "F16" | "BF16" | "I64" | "I32" | "I16" | "I8" | "U8" | "U32" | "BOOL";
-const WIDTH: Record<SafeDtype, number> = {
+/** Bytes of one element. */
+export const WIDTH: Record<SafeDtype, number> = {
   F64: 8,
   F32: 4,
   F16: 2,
@@ -133,6 +135,21 @@ export class SafetensorsFile {
     }
     throw new InputError(`Cannot read tensor "${name}" of "${this.source.name}" as integers: it is ${dtype}`);
   }
+}
+
+/** A safetensors file as a source of weights. @throws InputError when its header is damaged */
+export async function openSafetensors(bytes: ByteSource): Promise<WeightSource> {
+  const file = await SafetensorsFile.open(bytes);
+  return {
+    name: bytes.name,
+    names: () => [...file.entries.keys()],
+    shape: (tensor) => file.entry(tensor).shape,
+    dtype: (tensor) => file.entry(tensor).dtype,
+    f32: (tensor) => file.f32(tensor),
+    f32Range: (tensor, from, to) => file.f32Range(tensor, from, to),
+    bytes: (tensor) => file.bytes(tensor),
+    close: () => bytes.close(),
+  };
 }
 
 /** Widens raw tensor bytes to 32-bit floats. @throws InputError for integer types */
