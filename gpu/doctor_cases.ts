@@ -10,7 +10,7 @@ import {
   rotaryReference,
   swigluReference,
 } from "../core/reference/activation.ts";
-import { attentionReference } from "../core/reference/attention.ts";
+import { attentionReference, cachedAttentionReference } from "../core/reference/attention.ts";
 import { crossEntropyReference } from "../core/reference/loss.ts";
 import {
   matmulNNReference,
@@ -30,7 +30,7 @@ import {
 import { activate, swiglu } from "./ops/activation.ts";
 import { adamw, gradNorm } from "./ops/adamw.ts";
 import { add, scale } from "./ops/add.ts";
-import { attention, uploadRanges } from "./ops/attention.ts";
+import { attention, cachedAttention, uploadPairs, uploadRanges } from "./ops/attention.ts";
 import { crossEntropy } from "./ops/cross_entropy.ts";
 import { dropout } from "./ops/dropout.ts";
 import { gatherRows, mergeRows } from "./ops/gather.ts";
@@ -39,6 +39,7 @@ import { matmulNN, matmulNT, matmulTN } from "./ops/matmul.ts";
 import { layernorm, rmsnorm } from "./ops/norm.ts";
 import { columnSum, concatRows, poolRows } from "./ops/reduce.ts";
 import { rotary } from "./ops/rotary.ts";
+import { storeRows } from "./ops/store_rows.ts";
 import type { Tape } from "./tape.ts";
 import { type Tensor, viewAs } from "./tensor.ts";
 
@@ -86,6 +87,8 @@ export function kernelCases(): KernelCase[] {
     attentionCase("attention, packed segments, grouped heads", [0, 1, 9, 20], { H: 4, K: 2, D: 16 }),
     attentionCase("attention, beyond a panel", [0, 40], { H: 16, K: 16, D: 32 }),
     attentionCase("attention, wide heads", [0, 9], { H: 2, K: 1, D: 128 }),
+    cachedAttentionCase(),
+    storeCase(),
     ...moves(),
     dropoutCase(),
     ...losses(),
@@ -239,6 +242,37 @@ function moves(): KernelCase[] {
       },
     ]),
   ];
+}
+
+/** Two tokens of one sequence and one of another behind a cache of seven rows. */
+function cachedAttentionCase(): KernelCase {
+  const shape = { H: 4, K: 2, D: 8 }, ranges = causalRanges([0, 2, 3]);
+  const lo = Uint32Array.of(0, 0, 5), hi = Uint32Array.of(5, 5, 7);
+  return {
+    name: "attention, with a cache",
+    inputs: [fixed(3, 32), fixed(3, 16), fixed(3, 16), fixed(7, 16), fixed(7, 16)],
+    gpu: (tape, [q, k, v, pastK, pastV]) => {
+      const past = { k: pastK, v: pastV, lo, hi, ranges: uploadPairs(tape.gpu, lo, hi) };
+      return cachedAttention(tape, q, k, v, uploadRanges(tape.gpu, ranges), past, { headDim: shape.D });
+    },
+    reference: ([q, k, v, pastK, pastV]) =>
+      cachedAttentionReference(q, [k, v], ranges, [pastK, pastV], { lo, hi }, shape),
+  };
+}
+
+/** Three rows into five and, by the inverse of the same list, read again. */
+function storeCase(): KernelCase {
+  const C = 12, places = Uint32Array.of(4, 0, 2);
+  return {
+    name: "store rows",
+    inputs: [fixed(3, C), fixed(3, C)],
+    gpu: (tape, [k, v]) => {
+      const { gpu } = tape, to = [gpu.empty([5, C]), gpu.empty([5, C])] as const;
+      storeRows(gpu, [k, v], to, places, gpu.upload(places));
+      return concatRows(tape, to.map((rows) => gatherRows(tape, rows, places)));
+    },
+    reference: concatRowsReference,
+  };
 }
 
 function dropoutCase(): KernelCase {

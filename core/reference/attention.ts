@@ -40,3 +40,31 @@ export function attentionReference(
   }
   return out;
 }
+
+/**
+ * The same where each query t also sees rows lo[t] to hi[t] - 1 of earlier keys and values: query by query over both,
+ * laid end to end.
+ */
+export function cachedAttentionReference(
+  q: Float64Array,
+  fresh: readonly [Float64Array, Float64Array],
+  { queryLo, queryHi }: Pick<Ranges, "queryLo" | "queryHi">,
+  past: readonly [Float64Array, Float64Array],
+  { lo, hi }: { lo: ArrayLike<number>; hi: ArrayLike<number> },
+  shape: AttentionShape,
+): Float64Array {
+  const { H, K, D } = shape, width = K * D, none = new Uint32Array(0);
+  const out = new Float64Array(q.length);
+  for (let t = 0; t < queryLo.length; t++) {
+    const [k, v] = [0, 1].map((i) =>
+      Float64Array.of(
+        ...past[i].subarray(lo[t] * width, hi[t] * width),
+        ...fresh[i].subarray(queryLo[t] * width, queryHi[t] * width),
+      )
+    );
+    const range = { queryLo: Uint32Array.of(0), queryHi: Uint32Array.of(k.length / width) };
+    const row = q.subarray(t * H * D, (t + 1) * H * D);
+    out.set(attentionReference(row, k, v, { ...range, keyLo: none, keyHi: none }, shape), t * H * D);
+  }
+  return out;
+}

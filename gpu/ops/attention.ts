@@ -9,6 +9,7 @@ import { type Kernel, kernel, PANEL_BYTES, type Scalar } from "../kernel.ts";
 import type { Tape } from "../tape.ts";
 import { rowsOf, rowStep, type Tensor } from "../tensor.ts";
 import body from "./attention.wgsl" with { type: "text" };
+import joinSource from "./attention_join.wgsl" with { type: "text" };
 import panelNarrow from "./attention_panel_narrow.wgsl" with { type: "text" };
 import storageNarrow from "./attention_storage_narrow.wgsl" with { type: "text" };
 import storageWide from "./attention_storage_wide.wgsl" with { type: "text" };
@@ -25,6 +26,17 @@ export interface DeviceRanges extends Ranges {
   /** (T, 2) and (S, 2), u32. */
   readonly queries: Tensor;
   readonly keys: Tensor;
+}
+
+/** Keys and values of an earlier pass, and the range of them that each new query sees. */
+export interface PastKeys {
+  /** (S, K*D) each; rows in no range may hold anything. */
+  k: Tensor;
+  v: Tensor;
+  lo: Uint32Array;
+  hi: Uint32Array;
+  /** (T, 2) u32, the same ranges on the device. */
+  ranges: Tensor;
 }
 
 const sizes: Record<string, Scalar> = {
@@ -56,18 +68,22 @@ const wideByStorage = kernelsOf("attention_storage_wide", storageWide);
 const NARROW = 32;
 const delta = kernel("attention", storageNarrow + body, "delta", { rows: "u32", D4: "u32" }, 3, 1);
 
+const join = kernel("attention_join", joinSource, "join", { rows: "u32", H: "u32", D4: "u32" }, 5, 1);
+
 /** Copies ranges to the device, in the innermost scope; submits recorded work, so once a micro-batch. */
 export function uploadRanges(gpu: Gpu, ranges: Ranges): DeviceRanges {
-  const pairs = (lo: Uint32Array, hi: Uint32Array) => {
-    const both = new Uint32Array(2 * lo.length);
-    lo.forEach((start, i) => both.set([start, hi[i]], 2 * i));
-    return gpu.upload(both, [lo.length, 2]);
-  };
   return {
     ...ranges,
-    queries: pairs(ranges.queryLo, ranges.queryHi),
-    keys: pairs(ranges.keyLo, ranges.keyHi),
+    queries: uploadPairs(gpu, ranges.queryLo, ranges.queryHi),
+    keys: uploadPairs(gpu, ranges.keyLo, ranges.keyHi),
   };
+}
+
+/** Two lists as one tensor (n, 2), u32. */
+export function uploadPairs(gpu: Gpu, lo: Uint32Array, hi: Uint32Array): Tensor {
+  const both = new Uint32Array(2 * lo.length);
+  lo.forEach((start, i) => both.set([start, hi[i]], 2 * i));
+  return gpu.upload(both, [lo.length, 2]);
 }
 
 /**
@@ -84,7 +100,78 @@ export function attention(
   { headDim: D, scale = 1 / Math.sqrt(D) }: AttentionOptions,
 ): Tensor {
   const { gpu } = tape;
-  const { T, S, Q, C } = dims("T Q", q, "S C", k, "S C", v);
+  const shape = headsOf(q, k, v, D, scale), { T, Q, H } = shape;
+  checkRanges(ranges, q, k);
+  const wanted = tape.recording && (q.requiresGrad || k.requiresGrad || v.requiresGrad);
+  const out = tape.empty([T, Q]);
+  const lse = wanted ? tape.empty([T, H]) : undefined;
+  const byQuery: Owners = [ranges.queryLo, ranges.queryHi], byKey: Owners = [ranges.keyLo, ranges.keyHi];
+  launch(gpu, "forward", shape, byQuery, [k, v], [q, ranges.queries], [out, lse], lse && LSE);
+  return tape.record(out, [q, k, v], (dy) => {
+    const stats = tape.empty([T, 2 * H]), SIZE = groupSize(gpu);
+    gpu.run(delta, { rows: T * H, D4: D / 4 }, [out, dy, lse], [stats], gridFor(T * H, SIZE), { SIZE });
+    const [dq, dk, dv] = [q, k, v].map((x) => x.requiresGrad ? tape.empty(x.shape) : undefined);
+    if (dq) launch(gpu, "queries", shape, byQuery, [k, v], [q, dy, stats, ranges.queries], [dq]);
+    if (dk || dv) {
+      const wants = (dk ? DK : 0) + (dv ? DV : 0);
+      launch(gpu, "keys", shape, byKey, [q, dy, stats], [k, v, ranges.keys], [dk, dv], wants);
+    }
+    return [dq, dk, dv];
+  });
+}
+
+/**
+ * The same with more keys: each query sees its range of the new ones and its range of those of an earlier pass, which
+ * is how a cache is read. Both parts are attended on their own and joined by their sums, so nothing of the cache moves.
+ * @throws RangeError when shapes or ranges do not fit; Error where a gradient is wanted: there is no backward
+ */
+export function cachedAttention(
+  tape: Tape,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  ranges: DeviceRanges,
+  past: PastKeys,
+  { headDim: D, scale = 1 / Math.sqrt(D) }: AttentionOptions,
+): Tensor {
+  const { gpu } = tape;
+  if (tape.recording && [q, k, v].some(({ requiresGrad }) => requiresGrad)) {
+    throw new Error("Cannot attend to cached keys where a gradient is wanted: there is no backward");
+  }
+  const fresh = headsOf(q, k, v, D, scale), shape = headsOf(q, past.k, past.v, D, scale), { T, Q, H } = shape;
+  checkRanges(ranges, q, k);
+  if (past.lo.length !== T || past.hi.some((hi) => hi > past.k.shape[0]) || fresh.K !== shape.K) {
+    throw new RangeError(
+      `Cannot attend ${T} queries to ${
+        past.k.shape[0]
+      } cached keys of ${shape.K} heads: there are ranges for ${past.lo.length}, new keys of ${fresh.K} heads`,
+    );
+  }
+  const y = tape.empty([T, Q]);
+  using _scope = gpu.pool.scope();
+  const part = (keys: Tensor, values: Tensor, owners: Owners, pairs: Tensor) => {
+    const out = gpu.empty([T, Q]), lse = gpu.empty([T, H]);
+    launch(gpu, "forward", shape, owners, [keys, values], [q, pairs], [out, lse], LSE);
+    return [out, lse];
+  };
+  const own = part(k, v, [ranges.queryLo, ranges.queryHi], ranges.queries);
+  const far = part(past.k, past.v, [past.lo, past.hi], past.ranges);
+  const sizes = { rows: T * H * D / 4, H, D4: D / 4 };
+  gpu.run(join, sizes, [...own, ...far, past.ranges], [y], gridFor(sizes.rows));
+  return y;
+}
+
+interface HeadShape {
+  T: number;
+  Q: number;
+  H: number;
+  K: number;
+  D: number;
+  scale: number;
+}
+
+function headsOf(q: Tensor, k: Tensor, v: Tensor, D: number, scale: number): HeadShape {
+  const { T, Q, C } = dims("T Q", q, "S C", k, "S C", v);
   const H = Q / D, K = C / D;
   if (D % 4 !== 0 || D < 4 || D > 128) {
     throw new RangeError(`Cannot attend with a head width of ${D}: expected a multiple of 4 up to 128`);
@@ -94,50 +181,47 @@ export function attention(
       `Cannot cut queries of ${Q} and keys of ${C} into heads of ${D} whose counts divide`,
     );
   }
-  if (ranges.queryLo.length !== T || ranges.keyLo.length !== S) {
+  return { T, Q, H, K, D, scale };
+}
+
+function checkRanges({ queryLo, keyLo }: Ranges, q: Tensor, k: Tensor): void {
+  const [T] = q.shape, [S] = k.shape;
+  if (queryLo.length !== T || keyLo.length !== S) {
     throw new RangeError(
-      `Cannot attend ${T} queries to ${S} keys: the ranges are for ${ranges.queryLo.length} and ${ranges.keyLo.length}`,
+      `Cannot attend ${T} queries to ${S} keys: the ranges are for ${queryLo.length} and ${keyLo.length}`,
     );
   }
-  const wanted = tape.recording && (q.requiresGrad || k.requiresGrad || v.requiresGrad);
-  const SIZE = gpu.isCpu ? 16 : 64;
+}
 
-  /** Runs a kernel for all owners of ranges, window by window where the far rows come as panels. */
-  const each = (
-    which: "forward" | "queries" | "keys",
-    far: readonly Tensor[],
-    near: readonly Tensor[],
-    outputs: readonly (Tensor | undefined)[],
-    wants = 0,
-  ) => {
-    const [lo, hi] = which === "keys" ? [ranges.keyLo, ranges.keyHi] : [ranges.queryLo, ranges.queryHi];
-    const heads = which === "keys" ? K : H;
-    const windows = gpu.isCpu && D <= NARROW ? windowsOf(lo, hi, far) : undefined;
-    const kernels = D > NARROW ? wideByStorage : windows ? byPanels : byStorage;
-    for (
-      const { row0, rows, starts } of windows ?? [{ row0: 0, rows: lo.length, starts: far.map(() => 0) }]
-    ) {
-      const [far0, , stats0 = 0] = starts;
-      const bound = far.map((x, i) => rowsOf(x, starts[i], x.shape[0] - starts[i]));
-      const grid = [Math.ceil(rows / 2 / SIZE), heads] as const;
-      const sizes = { rows, row0, far0, stats0, H, K, D4: D / 4, scale, wants };
-      gpu.run(kernels[which], sizes, [...bound, ...near], outputs, grid, { SIZE });
-    }
-  };
+function groupSize(gpu: Gpu): number {
+  return gpu.isCpu ? 16 : 64;
+}
 
-  const out = tape.empty([T, Q]);
-  const lse = wanted ? tape.empty([T, H]) : undefined;
-  each("forward", [k, v], [q, ranges.queries], [out, lse], lse && LSE);
-  return tape.record(out, [q, k, v], (dy) => {
-    const stats = tape.empty([T, 2 * H]);
-    gpu.run(delta, { rows: T * H, D4: D / 4 }, [out, dy, lse], [stats], gridFor(T * H, SIZE), { SIZE });
-    const [dq, dk, dv] = [q, k, v].map((x) => x.requiresGrad ? tape.empty(x.shape) : undefined);
-    if (dq) each("queries", [k, v], [q, dy, stats, ranges.queries], [dq]);
-    if (dk || dv) {
-      each("keys", [q, dy, stats], [k, v, ranges.keys], [dk, dv], (dk ? DK : 0) + (dv ? DV : 0));
-    }
-    return [dq, dk, dv];
-  });
+/** Ends of the ranges, row by row of those who own them. */
+type Owners = readonly [lo: Uint32Array, hi: Uint32Array];
+
+/** Runs a kernel for all owners of ranges, window by window where the far rows come as panels. */
+function launch(
+  gpu: Gpu,
+  which: "forward" | "queries" | "keys",
+  { H, K, D, scale }: HeadShape,
+  [lo, hi]: Owners,
+  far: readonly Tensor[],
+  near: readonly Tensor[],
+  outputs: readonly (Tensor | undefined)[],
+  wants = 0,
+): void {
+  const heads = which === "keys" ? K : H, SIZE = groupSize(gpu);
+  const windows = gpu.isCpu && D <= NARROW ? windowsOf(lo, hi, far) : undefined;
+  const kernels = D > NARROW ? wideByStorage : windows ? byPanels : byStorage;
+  const whole = [{ row0: 0, rows: lo.length, starts: far.map(() => 0) }];
+  for (const { row0, rows, starts } of windows ?? whole) {
+    const [far0, , stats0 = 0] = starts;
+    const bound = far.map((x, i) => rowsOf(x, starts[i], x.shape[0] - starts[i]));
+    const grid = [Math.ceil(rows / 2 / SIZE), heads] as const;
+    const sizes = { rows, row0, far0, stats0, H, K, D4: D / 4, scale, wants };
+    gpu.run(kernels[which], sizes, [...bound, ...near], outputs, grid, { SIZE });
+  }
 }
 
 interface Window {

@@ -4,10 +4,10 @@
  */
 import assert from "node:assert/strict";
 import { causalRanges, fullRanges, type Ranges, ranges } from "../../core/ranges.ts";
-import { attentionReference } from "../../core/reference/attention.ts";
-import { attention, uploadRanges } from "../../gpu/ops/attention.ts";
+import { attentionReference, cachedAttentionReference } from "../../core/reference/attention.ts";
+import { attention, cachedAttention, uploadPairs, uploadRanges } from "../../gpu/ops/attention.ts";
 import { Tape } from "../../gpu/tape.ts";
-import { activation, type Row } from "./row.ts";
+import { activation, constant, type Row } from "./row.ts";
 
 interface Case {
   name: string;
@@ -62,8 +62,89 @@ const cases: Case[] = [
   { name: "more than a panel", ranges: causalRanges([0, 70]), H: 8, K: 8, D: 32 },
 ];
 
+interface CachedCase extends Case {
+  /** Rows of the cache, and which of them each query sees. */
+  rows: number;
+  lo: number[];
+  hi: number[];
+}
+
+function cachedRow({ rows, lo, hi, ...rest }: CachedCase): Row {
+  const { name, ranges, H, K, D, scale } = rest, T = ranges.queryLo.length, S = ranges.keyLo.length;
+  const [from, to] = [lo, hi].map((ends) => Uint32Array.from(ends));
+  return {
+    op: ["cachedAttention", "uploadPairs"],
+    name: `${name}, ${H}/${K} heads of ${D}`,
+    inputs: [[T, H * D], [S, K * D], [S, K * D], [rows, K * D], [rows, K * D]].map((shape) =>
+      constant(shape)
+    ),
+    gpu: (tape, [q, k, v, pastK, pastV]) => {
+      const past = { k: pastK, v: pastV, lo: from, hi: to, ranges: uploadPairs(tape.gpu, from, to) };
+      return cachedAttention(tape, q, k, v, uploadRanges(tape.gpu, ranges), past, { headDim: D, scale });
+    },
+    reference: ([q, k, v, pastK, pastV]) =>
+      cachedAttentionReference(q, [k, v], ranges, [pastK, pastV], { lo, hi }, { H, K, D, scale }),
+    tuned: true,
+  };
+}
+
+/** Two sequences, one token each, in a cache with gaps; a first pass that sees none of it; many behind one prompt. */
+const cachedCases: CachedCase[] = [
+  {
+    name: "a step of two",
+    ranges: causalRanges([0, 1, 2]),
+    H: 4,
+    K: 2,
+    D: 8,
+    rows: 30,
+    lo: [2, 17],
+    hi: [9, 30],
+  },
+  {
+    name: "nothing cached for some",
+    ranges: causalRanges([0, 3, 5]),
+    H: 2,
+    K: 2,
+    D: 16,
+    rows: 7,
+    lo: [0, 0, 0, 1, 1],
+    hi: [0, 0, 0, 7, 7],
+  },
+  {
+    name: "25 candidates after one prompt",
+    ranges: causalRanges(Array.from({ length: 26 }, (_, i) => 3 * i)),
+    H: 6,
+    K: 2,
+    D: 32,
+    rows: 90,
+    lo: Array(75).fill(0),
+    hi: Array(75).fill(83),
+  },
+  {
+    name: "beyond a panel",
+    ranges: causalRanges([0, 2]),
+    H: 8,
+    K: 8,
+    D: 32,
+    rows: 80,
+    lo: [0, 0],
+    hi: [75, 75],
+  },
+  {
+    name: "wide",
+    ranges: causalRanges([0, 4]),
+    H: 4,
+    K: 1,
+    D: 128,
+    rows: 20,
+    lo: [3, 3, 3, 3],
+    hi: [19, 19, 19, 19],
+  },
+];
+
 export const rows: Row[] = [
   ...cases.map(row),
+  ...cachedCases.map(cachedRow),
   {
     op: "attention",
     name: "refuses what does not fit",
@@ -73,6 +154,11 @@ export const rows: Row[] = [
       assert.throws(() => attention(tape, x, x, x, seen, { headDim: 6 }), /head width of 6/);
       assert.throws(() => attention(tape, x, y, y, seen, { headDim: 8 }), /heads of 8 whose counts divide/);
       assert.throws(() => attention(tape, x, x, x, short, { headDim: 8 }), /ranges are for 2 and 2/);
+      const lo = Uint32Array.of(0, 0, 0), hi = Uint32Array.of(3, 3, 4);
+      const past = { k: x, v: x, lo, hi, ranges: uploadPairs(gpu, lo, hi) };
+      assert.throws(() => cachedAttention(tape, x, x, x, seen, past, { headDim: 8 }), /to 3 cached keys/);
+      const wanting = { ...x, requiresGrad: true };
+      assert.throws(() => cachedAttention(tape, wanting, x, x, seen, past, { headDim: 8 }), /no backward/);
     },
   },
 ];
