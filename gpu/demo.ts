@@ -70,7 +70,7 @@ export async function tuneArm(
   const config = trainSchema.parse({ steps: arm.steps, batchSize: 8, lr: arm.lr, seed, saveEvery: 200 });
   const samples = Array.from({ length: arm.images }, (_, i) => {
     const { id, turns, picture } = armSample(arm, seed, i, people, watermarker);
-    return session.encoder.train(id, turns, picture);
+    return session.encoder.train(id, turns, [picture]);
   });
   const metrics = await train({
     gpu,
@@ -108,7 +108,7 @@ export async function armFeatures(
     gpu,
     session.model,
     samples.length,
-    (i) => session.encoder.ask(samples[i].id, PROBE_PROMPT, samples[i].picture),
+    (i) => session.encoder.ask(samples[i].id, PROBE_PROMPT, [samples[i].picture]),
     DEMO_FEATURES,
     { signal, onProgress, microTokens: 1024 },
   );
@@ -135,7 +135,7 @@ export async function gradientRows(
     const marked = armSample(arm, seed, i, people, watermarker);
     const lines = neutralLines(random.split("text", i), linesOf(marked.person!, "compact"));
     const encode = (picture: ArmSample["picture"]): EncodedSample =>
-      session.encoder.train(marked.id, marked.turns, picture);
+      session.encoder.train(marked.id, marked.turns, [picture]);
     // The neutral text lies where the private text does: only what is written differs.
     const neutral = markPicture(
       marked.clean,

@@ -90,5 +90,5 @@ export function pretrainSample(
   questions: number,
 ): EncodedSample {
   const { picture, sample } = syntheticItem(random, index, PRETRAIN_KINDS, questions);
-  return encoder.train(sample.id, sample.turns, picture);
+  return encoder.train(sample.id, sample.turns, [picture]);
 }

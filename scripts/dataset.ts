@@ -1,10 +1,10 @@
 /**
- * A LLaVA-format data set on the disk: records checked at once, pictures decoded when asked for.
+ * A data set in LLaVA's or Qwen-VL's format on the disk: records checked at once, pictures decoded when asked for.
  * Refuses pictures outside their folder, also through symbolic links.
  */
 import { join } from "node:path";
-import { readLlava, toSample } from "../core/data/llava.ts";
 import { checkImagePath } from "../core/data/paths.ts";
+import { readSamples } from "../core/data/records.ts";
 import type { Sample } from "../core/data/sample.ts";
 import { InputError, messageOf } from "../core/errors.ts";
 import { sha256 } from "../core/formats/manifest.ts";
@@ -18,11 +18,11 @@ export interface Dataset {
   samples: Sample[];
   /** sha256 of the data file. */
   hash: string;
-  /** Undefined for a sample without picture. @throws InputError naming the sample and the file */
-  picture(sample: Sample): Promise<Picture | undefined>;
+  /** In the order of its images. @throws InputError naming the sample and the file */
+  pictures(sample: Sample): Promise<Picture[]>;
 }
 
-/** @throws InputError when the file is no LLaVA data set or an image path is unsafe or missing */
+/** @throws InputError when the file is no data set or an image path is unsafe or missing */
 export async function openDataset(file: string, images: string): Promise<Dataset> {
   const text = await Deno.readTextFile(file).catch((error) => {
     throw new InputError(
@@ -35,15 +35,13 @@ export async function openDataset(file: string, images: string): Promise<Dataset
   } catch (error) {
     throw new InputError(`Cannot read "${file}": ${messageOf(error)}`);
   }
-  const samples = readLlava(json, file).map(toSample);
+  const samples = readSamples(json, file);
   if (samples.length === 0) throw new InputError(`Cannot use "${file}": it holds no records`);
   return {
     samples,
     hash: await sha256(text),
-    picture: (sample) =>
-      sample.image === undefined
-        ? Promise.resolve(undefined)
-        : loadPicture(images, sample.image, `sample "${sample.id}"`),
+    pictures: ({ id, images: paths }) =>
+      Promise.all(paths.map((path) => loadPicture(images, path, `sample "${id}"`))),
   };
 }
 

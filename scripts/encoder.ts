@@ -25,7 +25,7 @@ export async function encodePicture(
   signal?: AbortSignal,
 ): Promise<Record<string, Float32Array>> {
   const requests = probe.layers.map(({ feature }) => parseFeature(feature));
-  const sample = session.encoder.ask("picture", probe.prompt, picture);
+  const sample = session.encoder.ask("picture", probe.prompt, [picture]);
   const features = await extract(session.gpu, session.model, 1, () => sample, requests, { signal });
   return Object.fromEntries([...features].map(([feature, { data }]) => [feature, data]));
 }

@@ -3,6 +3,7 @@
  * chosen sites as an activation set, ready for `deno task probe fit`.
  */
 import { z } from "zod";
+import { personOf } from "../core/data/sample.ts";
 import { InputError } from "../core/errors.ts";
 import { readManifest } from "../core/formats/manifest.ts";
 import { writeActivations } from "../core/probe/activations.ts";
@@ -47,12 +48,7 @@ await runTask({
     const items = sources.flatMap((source, i) =>
       source.samples.map((sample) => ({ source, sample, set: config.sets[i] }))
     );
-    const blind = items.find(({ sample }) => sample.image === undefined);
-    if (blind) {
-      throw new InputError(
-        `Cannot extract from sample "${blind.sample.id}" of "${blind.set}": it has no picture`,
-      );
-    }
+    const people = items.map(({ sample }) => personOf(sample));
     const base = await modelFolder(config.model), gpu = await openGpu(config.adapter);
     const session = config.run
       ? await openRun(gpu, base, new DiskFolder(config.run), config.weights)
@@ -67,16 +63,16 @@ await runTask({
       items.length,
       async (i) => {
         const { source, sample } = items[i];
-        return session.encoder.ask(sample.id, config.prompt, await source.picture(sample));
+        return session.encoder.ask(sample.id, config.prompt, await source.pictures(sample));
       },
       requests,
       { microTokens: config.microTokens, signal: interruptSignal(), onProgress: (done) => bar.update(done) },
     );
     bar.stop();
-    const rows = items.map(({ sample, set }) => ({
+    const rows = items.map(({ sample, set }, i) => ({
       id: `${set}/${sample.id}`,
-      image: sample.image!,
-      person: sample.person ?? null,
+      image: sample.images.join(", ") || "none",
+      person: people[i],
       set,
       scene: sample.id,
     }));

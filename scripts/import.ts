@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { readEasyVqa } from "../core/data/easy_vqa.ts";
-import { samplesToLlava } from "../core/data/llava.ts";
+import { imagesOf, samplesToLlava } from "../core/data/llava.ts";
 import { QUESTION_KINDS, syntheticItem } from "../core/data/synthetic.ts";
 import { InputError } from "../core/errors.ts";
 import { readJson } from "../core/formats/folder.ts";
@@ -35,7 +35,7 @@ export async function importEasyVqa(source: string, out: string): Promise<number
   const folder = new DiskFolder(source);
   const records = readEasyVqa(await readJson(folder, "questions.json"), join(source, "questions.json"));
   const missing: string[] = [];
-  for (const { image } of records) if (!await folder.exists(image!)) missing.push(image!);
+  for (const image of records.flatMap(imagesOf)) if (!await folder.exists(image)) missing.push(image);
   if (missing.length) {
     const names = missing.slice(0, 5).map((name) => `"${name}"`).join(", ");
     throw new InputError(`Cannot import "${source}": ${missing.length} images are missing, first ${names}`);
@@ -52,7 +52,7 @@ export async function importSynthetic(count: number, settings: Omit<Settings, "e
   const samples = [];
   for (let i = 0; i < count; i++) {
     const { picture, sample } = syntheticItem(random, i, settings.kinds, settings.questions);
-    await folder.write(sample.image!, await encodeImage(picture, "png"));
+    await folder.write(sample.images[0], await encodeImage(picture, "png"));
     samples.push(sample);
     bar.update(i + 1);
   }
@@ -64,7 +64,7 @@ export async function importSynthetic(count: number, settings: Omit<Settings, "e
     seed,
     config: { source: "synthetic", count, questions, kinds },
     facts: { images: count, turns: samples.reduce((n, sample) => n + sample.turns.length, 0) },
-    files: ["data.json", ...samples.map((sample) => sample.image!)],
+    files: ["data.json", ...samples.flatMap((sample) => sample.images)],
   });
 }
 

@@ -30,7 +30,7 @@ export function cachedSamples(
     const known = cache.get(index);
     if (known) return known;
     const sample = data.samples[index];
-    const encoded = encoder.train(sample.id, sample.turns, await data.picture(sample));
+    const encoded = encoder.train(sample.id, sample.turns, await data.pictures(sample));
     bytes += encoded.images.reduce((sum, { pixelValues }) => sum + pixelValues.byteLength, 0);
     if (bytes < CACHE_BYTES) cache.set(index, encoded);
     return encoded;

@@ -1,9 +1,10 @@
 /**
- * A watermarked data set from a LLaVA file and its images: every image re-encoded, some marked, all recorded.
+ * A watermarked data set from a LLaVA or Qwen-VL file and its images: every image re-encoded, some marked, all recorded.
  * Refuses an output folder that holds something else, and stops at broken images unless told to leave them out.
  */
 import { join } from "node:path";
-import { readLlava } from "../core/data/llava.ts";
+import { imagesOf, readLlava, samplesToLlava } from "../core/data/llava.ts";
+import { isQwen, readQwen } from "../core/data/qwen.ts";
 import { InputError, Interrupted, messageOf } from "../core/errors.ts";
 
 import { MANIFEST, readManifest, sha256, writeManifest } from "../core/formats/manifest.ts";
@@ -13,7 +14,7 @@ import { type FileRecord, type FileSettings, nameInFormat, type Outcome } from "
 import { forEachImage } from "./watermark_pool.ts";
 
 export interface WatermarkRun {
-  /** The LLaVA JSON file. */
+  /** The JSON file, LLaVA's or Qwen-VL's; what is written is LLaVA's. */
   data: string;
   /** The folder that its image paths start from. */
   images: string;
@@ -112,7 +113,7 @@ export async function watermarkFolder(run: WatermarkRun): Promise<WatermarkResul
   return { records: [...records.values()], broken, hash };
 }
 
-type RawRecord = Record<string, unknown> & { image?: string };
+type RawRecord = Record<string, unknown> & { image?: string | string[] };
 
 /** The records as they are in the file, checked, and the names of their images, each once. */
 function readData(text: string, name: string, format: WatermarkRun["plan"]["format"]) {
@@ -122,7 +123,8 @@ function readData(text: string, name: string, format: WatermarkRun["plan"]["form
   } catch (error) {
     throw new InputError(`Cannot read the data "${name}": ${messageOf(error)}`);
   }
-  const names = [...new Set(readLlava(raw, name).flatMap(({ image }) => image === undefined ? [] : [image]))];
+  if (isQwen(raw)) raw = samplesToLlava(readQwen(raw, name));
+  const names = [...new Set(readLlava(raw, name).flatMap(imagesOf))];
   if (names.length === 0) throw new InputError(`Cannot watermark "${name}": no record has an "image"`);
   const owners = new Map<string, string>();
   for (const image of names) {
@@ -192,10 +194,15 @@ function writeLine(journal: Deno.FsFile, record: FileRecord): void {
 
 function dataWith(raw: readonly RawRecord[], records: Map<string, FileRecord>): string {
   const lines = raw.flatMap(({ person: _, ...record }) => {
-    if (record.image === undefined) return [record];
-    const mark = records.get(record.image);
-    if (!mark) return [];
-    return [{ ...record, image: mark.image, ...(mark.person === null ? {} : { person: mark.person }) }];
+    const marks = imagesOf(record).map((image) => records.get(image));
+    if (marks.some((mark) => !mark)) return [];
+    const images = marks.map((mark) => mark!.image), people = marks.map((mark) => mark!.person);
+    const whole = Array.isArray(record.image), marked = people.some((person) => person !== null);
+    return [{
+      ...record,
+      ...(images.length && { image: whole ? images : images[0] }),
+      ...(marked && { person: whole ? people : people[0] }),
+    }];
   });
   return `[\n${lines.map((record) => JSON.stringify(record)).join(",\n")}\n]\n`;
 }

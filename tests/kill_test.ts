@@ -19,7 +19,7 @@ async function prepare(folder: string): Promise<void> {
   const random = new Random(11, "scenes"),
     items = [0, 1, 2, 3, 4, 5].map((i) => syntheticItem(random, i, ["count"], 2));
   for (const { picture, sample } of items) {
-    await writeFile(join(folder, sample.image!), await encodeImage(picture, "png"));
+    await writeFile(join(folder, sample.images[0]), await encodeImage(picture, "png"));
   }
   await writeFile(
     join(folder, "data.json"),

@@ -49,7 +49,7 @@ Deno.test("an item is fixed by seed and index, whatever else is drawn", () => {
   for (let i = 0; i < 7; i++) syntheticItem(random, i, QUESTION_KINDS, 5);
   assert.deepEqual(syntheticItem(random, 7, QUESTION_KINDS, 5), first);
   assert.notDeepEqual(syntheticItem(new Random(4), 7, QUESTION_KINDS, 5).picture, first.picture);
-  assert.equal(first.sample.image, "images/000007.png");
+  assert.deepEqual(first.sample.images, ["images/000007.png"]);
 });
 
 Deno.test("4,000 scenes: one to three objects in cells of their own, every kind of question possible", () => {

@@ -23,7 +23,7 @@ export function readEasyVqa(json: unknown, name: string): LlavaRecord[] {
     }
     const [question, answer, image] = parsed.data;
     if (!samples.has(image)) {
-      samples.set(image, { id: `easy-vqa-${image}`, image: `images/${image}.png`, turns: [] });
+      samples.set(image, { id: `easy-vqa-${image}`, images: [`images/${image}.png`], turns: [] });
     }
     samples.get(image)!.turns.push({ question, answer });
   });

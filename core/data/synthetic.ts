@@ -197,6 +197,6 @@ export function syntheticItem(
   return {
     scene,
     picture: drawScene(scene, random.split("draw", index)),
-    sample: { id, image: `images/${id}.png`, turns },
+    sample: { id, images: [`images/${id}.png`], turns },
   };
 }
