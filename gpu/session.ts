@@ -7,7 +7,14 @@ import { InputError } from "../core/errors.ts";
 import { openWeights, weightFiles } from "../core/formats/checkpoint.ts";
 import { type Folder, readJson } from "../core/formats/folder.ts";
 import { readManifest, sha256 } from "../core/formats/manifest.ts";
-import { type LoraConfig, loraSchema, readAdapter, writeAdapter } from "../core/formats/peft.ts";
+import {
+  type AdapterTensor,
+  type LoraConfig,
+  loraSchema,
+  readAdapter,
+  savedKey,
+  writeAdapter,
+} from "../core/formats/peft.ts";
 import { encodeSafetensors, SafetensorsFile } from "../core/formats/safetensors.ts";
 import { createProcessor } from "../core/image/processors.ts";
 import { openTextCodec } from "../core/text/codec.ts";
@@ -15,7 +22,7 @@ import type { Gpu } from "./device.ts";
 import { createModel } from "./models/create.ts";
 import type { Model } from "./models/model.ts";
 import { loadWeights, type WeightType } from "./models/weights.ts";
-import { attachLora, initLora, loadLora } from "./nn/lora.ts";
+import { attachLora, attachSaved, idleLora, initLora, loadLora, loraStart } from "./nn/lora.ts";
 import { type Param, placeTrained, type Slab } from "./nn/params.ts";
 
 export interface SessionOptions {
@@ -27,7 +34,12 @@ export interface SessionOptions {
   trainable?: readonly string[];
   /** Of the adapters' first values. */
   seed?: number;
+  /** The projector has a learning-rate group of its own, "projector", where it is trained whole. */
+  projectorGroup?: boolean;
+  /** False sets biases and norms apart, so that decay can spare them; without decay it makes no difference. */
+  plainDecay?: boolean;
 }
+type TrainedOptions = Pick<SessionOptions, "lora" | "trainable" | "projectorGroup" | "plainDecay">;
 
 export interface Session {
   gpu: Gpu;
@@ -37,8 +49,12 @@ export interface Session {
   hash: string;
   lora: LoraConfig | null;
   loraParams: Param[];
+  /** Parameters of the checkpoint that are trained whole and kept with the adapter: modules_to_save. */
+  savedParams: Param[];
   /** Parameters of the checkpoint that are trained directly. */
   fullParams: Param[];
+  /** Matrices of the adapter beside layers that never compute, by key, as they stay. */
+  idle: ReadonlyMap<string, AdapterTensor>;
   slabs: Slab[];
   /** Gives every buffer back to the pool. */
   close(): void;
@@ -63,25 +79,19 @@ export async function openSession(gpu: Gpu, folder: Folder, options: SessionOpti
 
 /** The same with undefined weights, for whoever fills them: pre-training. */
 export async function openBare(gpu: Gpu, folder: Folder, options: SessionOptions = {}): Promise<Session> {
-  const { model, lora, loraParams, fullParams, slabs } = declareTrained(
-    gpu,
-    createModel(await readJson(folder, "config.json")),
-    options,
-  );
-  initLora(gpu, loraParams, options.seed ?? 0);
+  const trained = declareTrained(gpu, createModel(await readJson(folder, "config.json")), options);
+  const { model, lora, slabs } = trained, seed = options.seed ?? 0;
+  if (lora) initLora(gpu, trained.loraParams, lora, seed);
   const processorName = "preprocessor_config.json";
   const processor = await folder.exists(processorName)
     ? createProcessor(await readJson(folder, processorName), `${folder.path}/${processorName}`)
     : undefined;
   return {
     gpu,
-    model,
+    ...trained,
+    idle: idleStart(model, lora, seed),
     encoder: createSampleEncoder(await openTextCodec(folder), processor, (image) => model.featuresOf(image)),
     hash: await modelHash(folder),
-    lora,
-    loraParams,
-    fullParams,
-    slabs,
     close() {
       const buffers = new Set(
         slabs.flatMap(({ param, grad, m, v }) => [param, grad, m, v].map(({ buffer }) => buffer)),
@@ -98,11 +108,33 @@ export async function openBare(gpu: Gpu, folder: Folder, options: SessionOptions
 export function declareTrained(
   gpu: Gpu,
   model: Model,
-  { lora = null, trainable = [] }: SessionOptions,
-): Pick<Session, "model" | "lora" | "loraParams" | "fullParams" | "slabs"> {
+  { lora = null, trainable = [], projectorGroup = false, plainDecay = true }: TrainedOptions,
+): Pick<Session, "model" | "lora" | "loraParams" | "savedParams" | "fullParams" | "slabs"> {
+  const savedParams = lora ? attachSaved(model, lora) : [];
   const fullParams = chooseTrainable(model, trainable);
   const loraParams = lora ? attachLora(model.registry, lora) : [];
-  return { model, lora, loraParams, fullParams, slabs: placeTrained(gpu, [...loraParams, ...fullParams]) };
+  const whole = [...savedParams, ...fullParams];
+  if (projectorGroup) for (const param of whole) if (isProjector(param)) param.group = "projector";
+  const slabs = placeTrained(gpu, [...loraParams, ...whole], plainDecay ? undefined : decays);
+  return { model, lora, loraParams, savedParams, fullParams, slabs };
+}
+
+/** Whether a parameter belongs to what turns the tower's features into the decoder's: projector, merger, resampler. */
+function isProjector({ name }: Param): boolean {
+  return /(^|\.)(multi_modal_projector|connector|merger|visual\.attn_pool|visual\.(ln_post|proj))(\.|$)/.test(name);
+}
+
+/** Whether AdamW's decay reaches a parameter: transformers' Trainer spares biases and norms. */
+function decays({ name, shape, used }: Param): boolean {
+  return used && shape.length > 1 || name.startsWith("base_model.");
+}
+
+function idleStart(model: Model, lora: LoraConfig | null, seed: number): Session["idle"] {
+  const params = lora ? idleLora(model.registry, lora) : [];
+  return new Map(params.map((param) => [
+    param.name,
+    { shape: [...param.shape], data: loraStart(param, lora!, seed) },
+  ]));
 }
 
 function chooseTrainable(model: Model, patterns: readonly string[]): Param[] {
@@ -113,6 +145,8 @@ function chooseTrainable(model: Model, patterns: readonly string[]): Param[] {
       used && expression.test(name)
     );
     if (matches.length === 0) throw new InputError(`Cannot train "${pattern}": it matches no parameter`);
+    const saved = matches.find(({ trainable }) => trainable);
+    if (saved) throw new InputError(`Cannot train "${saved.name}" twice: modules_to_save holds it as well`);
     for (const param of matches) chosen.add(param);
   }
   for (const param of chosen) param.group = "full";
@@ -134,9 +168,9 @@ async function modelHash(folder: Folder): Promise<string> {
   return await sha256(parts.join("\n"));
 }
 
-/** Writes what training changed: `adapter/` in peft's form and `trained.safetensors` for parameters trained directly. */
+/** Writes what training changed: `adapter/` in peft's form, modules_to_save in it, and `trained.safetensors` for parameters trained directly. */
 export async function writeTrained(session: Session, folder: Folder, baseName: string): Promise<void> {
-  const { gpu, lora, loraParams, fullParams } = session;
+  const { gpu, lora, loraParams, savedParams, fullParams, idle } = session;
   const read = async (params: Param[]) => {
     const values = params.length ? await gpu.read(...params.map(({ tensor }) => tensor)) : [];
     return Object.fromEntries(
@@ -146,8 +180,20 @@ export async function writeTrained(session: Session, folder: Folder, baseName: s
       ) => [name, { shape: [...shape], data: values[i] as Float32Array<ArrayBuffer> }]),
     );
   };
-  if (lora) await writeAdapter(folder.folder("adapter"), lora, await read(loraParams), baseName);
+  if (lora) {
+    const saved = Object.entries(await read(savedParams)).map(([name, tensor]) => [savedKey(name), tensor]);
+    const tensors = { ...await read(loraParams), ...Object.fromEntries(idle), ...Object.fromEntries(saved) };
+    await writeAdapter(folder.folder("adapter"), lora, tensors, baseName);
+  }
   if (fullParams.length) await folder.write("trained.safetensors", encodeSafetensors(await read(fullParams)));
+}
+
+/** Puts a read adapter into a session that was opened with its configuration. @throws InputError unless it fits */
+export function loadAdapter(session: Session, tensors: ReadonlyMap<string, AdapterTensor>): void {
+  const { gpu, lora, model: { registry }, loraParams, savedParams } = session;
+  const idle = lora ? idleLora(registry, lora) : [];
+  const kept = loadLora(gpu, [...loraParams, ...savedParams], tensors, idle);
+  session.idle = new Map([...session.idle, ...kept]);
 }
 
 /**
@@ -168,7 +214,7 @@ export async function openRun(gpu: Gpu, base: Folder, run: Folder, weights?: Wei
       `Cannot use "${run.path}": it was trained from the model ${manifest.parents.model}, "${base.path}" is ${session.hash}`,
     );
   }
-  if (lora) loadLora(gpu, session.loraParams, await readAdapter(run.folder("adapter")));
+  if (lora) loadAdapter(session, await readAdapter(run.folder("adapter")));
   if (session.fullParams.length) {
     const file = await SafetensorsFile.open(await run.open("trained.safetensors"));
     for (const { name, tensor } of session.fullParams) gpu.write(tensor, await file.f32(name));

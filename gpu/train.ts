@@ -119,6 +119,9 @@ export function microBatches(
   return batches;
 }
 
+/** The parts of a pass over a micro-batch in order; the image tower lies inside "decoder". */
+export type Phase = "decoder" | "loss" | "backward";
+
 /**
  * Adds the gradients of the mean loss over all supervised tokens of `batches` to the slabs, which must be cleared.
  * Returns one loss (1) a batch; their sum is the mean loss. Equal to the gradient of the batches packed as one.
@@ -127,15 +130,19 @@ export function accumulateGradients(
   gpu: Gpu,
   model: Model,
   batches: readonly PackedBatch[],
-  options: { checkpointed: boolean; dropoutSeed: number },
+  options: { checkpointed: boolean; dropoutSeed: number; onPhase?: (phase: Phase) => void },
 ): Tensor[] {
+  const { onPhase } = options;
   const scale = 1 / batches.reduce((sum, { rows }) => sum + rows.length, 0);
   return batches.map((batch, i) => {
     using scope = gpu.pool.scope();
     const tape = new Tape(gpu);
     const seed = options.dropoutSeed && (hash32(options.dropoutSeed, i) || 1);
+    onPhase?.("decoder");
     const hidden = runModel(new Forward(tape, undefined, seed), model, batch, options.checkpointed);
+    onPhase?.("loss");
     const { loss } = crossEntropy(tape, hidden, model.head.tensor, { ...batch, scale });
+    onPhase?.("backward");
     tape.backward(loss, gpu.upload(new Float32Array([1])));
     return scope.keep(loss);
   });
