@@ -3,6 +3,7 @@
  */
 import { z } from "zod";
 import { InputError } from "../../core/errors.ts";
+import { type RopeConfig, ropeTables } from "../../core/positions.ts";
 import { declareDecoder, type DecoderConfig } from "../nn/decoder.ts";
 import { type Names, type Param, Registry } from "../nn/params.ts";
 import type { Model } from "./model.ts";
@@ -12,6 +13,10 @@ const ropeSchema = z.looseObject({
   rope_type: z.string().optional(),
   type: z.string().optional(),
   factor: z.number().optional(),
+  low_freq_factor: z.number().optional(),
+  high_freq_factor: z.number().optional(),
+  original_max_position_embeddings: z.number().optional(),
+  factors: z.array(z.number()).optional(),
 });
 
 /** Hugging Face's field names and, as defaults, the values that transformers gives a missing field. */
@@ -28,6 +33,7 @@ export const llamaSchema = z.looseObject({
   tie_word_embeddings: z.boolean().default(false),
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),
+  max_position_embeddings: z.number().default(2048),
   rope_theta: z.number().nullish(),
   rope_scaling: ropeSchema.nullish(),
   rope_parameters: ropeSchema.nullish(),
@@ -43,9 +49,23 @@ export function parseConfig<S extends z.ZodType>(schema: S, json: unknown, what:
   return parsed.data;
 }
 
+function ropeConfig(config: LlamaConfig): Omit<RopeConfig, "D"> {
+  const rope = config.rope_parameters ?? config.rope_scaling ?? {};
+  return {
+    theta: rope.rope_theta ?? config.rope_theta ?? 10000,
+    type: rope.rope_type ?? rope.type ?? "default",
+    factor: rope.factor ?? 1,
+    low: rope.low_freq_factor,
+    high: rope.high_freq_factor,
+    original: rope.original_max_position_embeddings ?? config.max_position_embeddings,
+    factors: rope.factors,
+  };
+}
+
 export function decoderConfig(config: LlamaConfig): DecoderConfig {
   const H = config.num_attention_heads, C = config.hidden_size;
-  const rope = config.rope_parameters ?? config.rope_scaling ?? {};
+  const D = config.head_dim ?? C / H, rope = ropeConfig(config);
+  ropeTables([], { D, ...rope }); // an unknown scaling is refused before any weight is read
   return {
     C,
     F: config.intermediate_size,
@@ -53,13 +73,9 @@ export function decoderConfig(config: LlamaConfig): DecoderConfig {
     layers: config.num_hidden_layers,
     H,
     K: config.num_key_value_heads ?? H,
-    D: config.head_dim ?? C / H,
+    D,
     eps: config.rms_norm_eps,
-    rope: {
-      theta: rope.rope_theta ?? config.rope_theta ?? 10000,
-      type: rope.rope_type ?? rope.type ?? "default",
-      factor: rope.factor ?? 1,
-    },
+    rope,
     attentionBias: config.attention_bias,
     mlpBias: config.mlp_bias,
   };

@@ -2,6 +2,7 @@
  * The llama-style decoder: RMSNorm, rotary attention with grouped heads, SwiGLU; one block is checkpointed as a whole.
  * Vicuna, TinyLlama, SmolLM2 and the text part of LLaVA are this module with different sizes.
  */
+import type { RopeConfig } from "../../core/positions.ts";
 import { add } from "../ops/add.ts";
 import { swiglu } from "../ops/activation.ts";
 import { attention, type DeviceRanges } from "../ops/attention.ts";
@@ -23,7 +24,7 @@ export interface DecoderConfig {
   K: number;
   D: number;
   eps: number;
-  rope: { theta: number; type: string; factor: number };
+  rope: Omit<RopeConfig, "D">;
   attentionBias: boolean;
   /** Of the output projection; `attentionBias` where it is not given. */
   outputBias?: boolean;
