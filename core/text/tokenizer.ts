@@ -13,6 +13,8 @@ export interface Tokenizer {
   readonly size: number;
   readonly bos?: number;
   readonly eos?: number;
+  /** Every id at which a generated text ends: `eos` and what generation_config.json adds. */
+  readonly stops: readonly number[];
   /** Whether the checkpoint puts `bos` in front of a text (`add_bos_token`). */
   readonly addsBos: boolean;
 }
