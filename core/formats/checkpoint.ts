@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { InputError } from "../errors.ts";
 import { checkName, type Folder, readJson } from "./folder.ts";
+import { openPytorch } from "./pytorch.ts";
 import { openSafetensors, type SafeDtype } from "./safetensors.ts";
 
 /** Named tensors, wherever they lie; nothing is in memory until it is asked for. */
@@ -31,7 +32,7 @@ export interface WeightFolder extends Folder {
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 
 /** Hugging Face's file names, the preferred first. */
-const WHOLE = ["model.safetensors"];
+const WHOLE = ["model.safetensors", "pytorch_model.bin"];
 
 /** The files that hold a folder's weights; empty when there are none. @throws InputError for a wrong index */
 export async function weightFiles(folder: Folder | WeightFolder): Promise<string[]> {
@@ -62,10 +63,21 @@ export async function openWeights(folder: Folder | WeightFolder): Promise<Weight
     throw new InputError(`Cannot load "${folder.path}": it has no ${names.join(" and no ")}`);
   }
   try {
-    for (const file of files) opened.push(await openSafetensors(await folder.open(file)));
+    for (const file of files) opened.push(await openWeightFile(folder, file));
     return joinSources(opened, folder.path);
   } catch (error) {
     opened.forEach((source) => source.close());
+    throw error;
+  }
+}
+
+/** One file of weights by its name's ending: safetensors, or what torch.save writes. */
+export async function openWeightFile(folder: Folder, name: string): Promise<WeightSource> {
+  const bytes = await folder.open(name);
+  try {
+    return name.endsWith(".safetensors") ? await openSafetensors(bytes) : await openPytorch(bytes);
+  } catch (error) {
+    bytes.close();
     throw error;
   }
 }
