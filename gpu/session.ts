@@ -23,7 +23,7 @@ import { createModel } from "./models/create.ts";
 import type { Model } from "./models/model.ts";
 import { loadWeights, type WeightType } from "./models/weights.ts";
 import { attachLora, attachSaved, idleLora, initLora, loadLora, loraStart } from "./nn/lora.ts";
-import { type Param, placeTrained, type Slab } from "./nn/params.ts";
+import { type Param, placeTrained, type Registry, type Slab } from "./nn/params.ts";
 
 export interface SessionOptions {
   /** How frozen matrices lie on the device. */
@@ -114,19 +114,30 @@ export function declareTrained(
   const fullParams = chooseTrainable(model, trainable);
   const loraParams = lora ? attachLora(model.registry, lora) : [];
   const whole = [...savedParams, ...fullParams];
-  if (projectorGroup) for (const param of whole) if (isProjector(param)) param.group = "projector";
-  const slabs = placeTrained(gpu, [...loraParams, ...whole], plainDecay ? undefined : decays);
+  if (projectorGroup) { for (const param of whole) if (isProjector(param)) param.group = "projector"; }
+  const slabs = placeTrained(
+    gpu,
+    [...loraParams, ...whole],
+    plainDecay ? undefined : (param) => decays(param, model.registry),
+  );
   return { model, lora, loraParams, savedParams, fullParams, slabs };
 }
 
 /** Whether a parameter belongs to what turns the tower's features into the decoder's: projector, merger, resampler. */
 function isProjector({ name }: Param): boolean {
-  return /(^|\.)(multi_modal_projector|connector|merger|visual\.attn_pool|visual\.(ln_post|proj))(\.|$)/.test(name);
+  return /(^|\.)(multi_modal_projector|connector|merger|visual\.attn_pool|visual\.(ln_post|proj))(\.|$)/.test(
+    name,
+  );
 }
 
-/** Whether AdamW's decay reaches a parameter: transformers' Trainer spares biases and norms. */
-function decays({ name, shape, used }: Param): boolean {
-  return used && shape.length > 1 || name.startsWith("base_model.");
+/**
+ * Whether AdamW's decay reaches a parameter, as in transformers' Trainer (get_decay_parameter_names): not what is called
+ * bias or norm, and not a LayerNorm, whose weight is a vector beside a bias. What has no gradient does not decay either.
+ */
+function decays({ name, shape, used }: Param, { params }: Registry): boolean {
+  const named = /bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.)/.test(name.toLowerCase());
+  const isLayerNorm = shape.length === 1 && params.has(name.replace(/\.weight$/, ".bias"));
+  return used && !named && !isLayerNorm;
 }
 
 function idleStart(model: Model, lora: LoraConfig | null, seed: number): Session["idle"] {

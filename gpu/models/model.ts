@@ -12,6 +12,7 @@ import { gatherRows, mergeRows } from "../ops/gather.ts";
 import type { Tensor } from "../tensor.ts";
 import { type Decoder, runDecoder } from "../nn/decoder.ts";
 import type { Forward } from "../nn/forward.ts";
+import type { CachePass } from "../nn/kv_cache.ts";
 import type { Param, Registry } from "../nn/params.ts";
 
 export interface RotaryTables {
@@ -26,7 +27,8 @@ export interface Model {
   readonly family: string;
   readonly registry: Registry;
   readonly decoder: Decoder;
-  readonly head: Param; // (V, C)
+  /** Replaced only before weights are placed, when tied embeddings part. */
+  head: Param; // (V, C)
   readonly imageToken?: ImageMarker;
   /** Feature rows of one processed picture. */
   featuresOf(image: Processed): number;
@@ -34,15 +36,23 @@ export interface Model {
   encodeImages?(forward: Forward, images: readonly Processed[], checkpointed: boolean): Tensor;
   /** Rotary tables where they follow more than the position in the sample, M-RoPE; undefined for the plain ones. */
   rotary?(batch: PackedBatch, training: boolean): RotaryTables | undefined;
+  /** The position after each sample's last token where it is not the sample's length, M-RoPE. */
+  nextPositions?(batch: PackedBatch): number[];
   /** A checkpoint's tensor name as this tree spells it; undefined for what is known and not needed. */
   rename(name: string): string | undefined;
 }
 
 /**
  * A packed micro-batch to hidden states (T, C) after the last norm. Sites: image_features, embed,
- * layers.N.{attn_out, resid_mid, mlp_out, resid_post}, norm.
+ * layers.N.{attn_out, resid_mid, mlp_out, resid_post}, norm. With a cache the samples go on from what it holds.
  */
-export function runModel(forward: Forward, model: Model, batch: PackedBatch, checkpointed: boolean): Tensor {
+export function runModel(
+  forward: Forward,
+  model: Model,
+  batch: PackedBatch,
+  checkpointed: boolean,
+  cache?: CachePass,
+): Tensor {
   const { tape } = forward, { gpu } = tape;
   const { D, rope } = model.decoder.config;
   const tables: RotaryTables = model.rotary?.(batch, tape.recording) ??
@@ -60,6 +70,7 @@ export function runModel(forward: Forward, model: Model, batch: PackedBatch, che
     query: queryScale && { cos: upload(cos, queryScale), sin: upload(sin, queryScale) },
     ranges: uploadRanges(gpu, causalRanges(batch.starts)),
     checkpointed,
+    cache,
   };
   return runDecoder(forward, model.decoder, embed(forward, model, batch, checkpointed), inputs);
 }

@@ -23,7 +23,7 @@ export async function loadWeights(
   const found = matchNames(model, source);
   for (const param of model.registry.params.values()) {
     const name = found.get(param.name);
-    if (!name || !param.used) continue;
+    if (!name || !isWanted(param)) continue;
     const values = await source.f32(name);
     writeParam(gpu, param, values, type);
   }
@@ -44,9 +44,12 @@ export function writeParam(
   param.tensor = tensor;
 }
 
+/** What never computes is loaded only where modules_to_save keeps it with the rest of its module. */
+const isWanted = ({ used, trainable }: Param) => used || trainable;
+
 /** Parameter name -> tensor name. @throws InputError listing what is missing, unexpected or of another shape */
 function matchNames(model: Model, source: WeightSource): Map<string, string> {
-  const { params, ties } = model.registry;
+  const { params, ties, copies } = model.registry;
   const found = new Map<string, string>(), problems: string[] = [];
   for (const name of source.names()) {
     const target = model.rename(name);
@@ -63,8 +66,11 @@ function matchNames(model: Model, source: WeightSource): Map<string, string> {
     if (found.has(target)) problems.push(`"${name}" and "${found.get(target)}" are the same parameter`);
     found.set(target, name);
   }
-  for (const { name, used } of params.values()) {
-    if (used && !found.has(name)) problems.push(`missing "${name}"`);
+  for (const [name, source] of copies) {
+    if (!found.has(name) && found.has(source)) found.set(name, found.get(source)!);
+  }
+  for (const param of params.values()) {
+    if (isWanted(param) && !found.has(param.name)) problems.push(`missing "${param.name}"`);
   }
   if (problems.length) {
     const shown = problems.slice(0, 12).join("; "),

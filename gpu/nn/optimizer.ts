@@ -12,6 +12,7 @@ export interface StepOptions {
   beta1: number;
   beta2: number;
   eps: number;
+  /** Of the slabs that decay. */
   weightDecay: number;
   /** Counts from 1. */
   step: number;
@@ -32,6 +33,9 @@ export function optimizerStep(
 ): Tensor {
   const norm = gradNorm(gpu, slabs.map(({ grad }) => grad));
   const clip = maxNorm > 0 ? { norm, maxNorm } : {};
-  for (const slab of slabs) adamw(gpu, slab, { ...options, ...clip, lr: lr(slab.group) });
+  for (const slab of slabs) {
+    const weightDecay = slab.decays ? options.weightDecay : 0;
+    adamw(gpu, slab, { ...options, ...clip, weightDecay, lr: lr(slab.group) });
+  }
   return norm;
 }

@@ -44,6 +44,8 @@ export class Registry {
   readonly linears = new Map<string, Linear>();
   /** Names that stand for another parameter: tied embeddings. */
   readonly ties = new Map<string, string>();
+  /** Parameters that start as another one's values where a checkpoint does not hold them: untied heads. */
+  readonly copies = new Map<string, string>();
 
   get root(): Names {
     return new Names(this, "");
@@ -72,10 +74,16 @@ export class Names {
     return param;
   }
 
-  linear(name: string, out: number, inner: number, options: { bias?: boolean; used?: boolean } = {}): Linear {
+  linear(
+    name: string,
+    out: number,
+    inner: number,
+    options: { bias?: boolean; used?: boolean; bypassed?: boolean } = {},
+  ): Linear {
     const at = this.child(name);
     const layer: Linear = {
       name: at.path,
+      bypassed: options.bypassed,
       weight: at.param("weight", [out, inner], options.used),
       bias: options.bias ? at.param("bias", [out], options.used) : undefined,
     };
@@ -93,12 +101,16 @@ export interface Linear {
   readonly name: string;
   readonly weight: Param; // (N, K)
   readonly bias?: Param; // (N)
+  /** Its weight is read past the layer, so that an adapter peft puts there has no effect: torch's MultiheadAttention. */
+  readonly bypassed?: boolean;
   adapter?: { a: Param; b: Param; scaling: number; dropout: number };
 }
 
 /** A flat stretch of trained parameters with one learning rate: what the optimiser updates in one dispatch. */
 export interface Slab {
   readonly group: string;
+  /** Whether AdamW's decay reaches its parameters. */
+  readonly decays: boolean;
   readonly params: Param[];
   /** Element offset of each parameter. */
   readonly offsets: number[];
@@ -111,11 +123,22 @@ export interface Slab {
 /** Elements between two parameters of a slab start at multiples of 256 bytes, as bindings must. */
 const ALIGN = 64;
 
-/** Allocates the trained parameters in slabs, zeroed, and points each parameter and its gradient into them. */
-export function placeTrained(gpu: Gpu, params: readonly Param[]): Slab[] {
-  const limit = Math.floor(gpu.device.limits.maxStorageBufferBindingSize / 4 / ALIGN) * ALIGN;
+/**
+ * Allocates the trained parameters in slabs, zeroed, and points each parameter and its gradient into them.
+ * @param decays sets apart what decay spares; without it everything decays
+ */
+export function placeTrained(
+  gpu: Gpu,
+  params: readonly Param[],
+  decays: (param: Param) => boolean = () => true,
+): Slab[] {
+  const limit = Math.floor(gpu.bindingLimit / 4 / ALIGN) * ALIGN;
   const slabs: Slab[] = [];
-  for (const group of new Set(params.map(({ group }) => group!))) {
+  const parts = [true, false].flatMap((decayed) => {
+    const chosen = params.filter((param) => decays(param) === decayed);
+    return [...new Set(chosen.map(({ group }) => group!))].map((group) => ({ group, decayed, chosen }));
+  });
+  for (const { group, decayed, chosen } of parts) {
     let members: Param[] = [], offsets: number[] = [], size = 0;
     const close = () => {
       if (!members.length) return;
@@ -130,10 +153,10 @@ export function placeTrained(gpu: Gpu, params: readonly Param[]): Slab[] {
         tensor.grad = tensorOver(grad.buffer, member.shape, "f32", offsets[i] * 4);
         member.tensor = tensor;
       });
-      slabs.push({ group, params: members, offsets, param, grad, m, v });
+      slabs.push({ group, decays: decayed, params: members, offsets, param, grad, m, v });
       [members, offsets, size] = [[], [], 0];
     };
-    for (const member of params.filter((param) => param.group === group)) {
+    for (const member of chosen.filter((param) => param.group === group)) {
       const need = Math.ceil(sizeOf(member.shape) / ALIGN) * ALIGN;
       if (size + need > limit) close();
       members.push(member);

@@ -61,7 +61,7 @@ export function declareResampler(names: Names, config: ResamplerConfig): Resampl
     normQ: declareNorm(names.child("ln_q"), C, eps, { bias: true }),
     inWeight: attn.param("in_proj_weight", [3 * C, C]),
     inBias: attn.param("in_proj_bias", [3 * C]),
-    out: attn.linear("out_proj", C, C, { bias: true }),
+    out: attn.linear("out_proj", C, C, { bias: true, bypassed: true }),
   };
 }
 
