@@ -28,6 +28,9 @@ export const trainSchema = z.object({
   fullLr: z.number().positive().optional().describe(
     "peak learning rate of what is trained directly (default: lr)",
   ),
+  projectorLr: z.number().positive().optional().describe(
+    "peak learning rate of the projector where it is trained whole (default: full-lr)",
+  ),
   schedule: z.enum(["cosine", "linear", "constant"]).default("cosine").describe("after the warm-up"),
   warmup: z.number().min(0).max(1).default(0.03).describe("share of the steps with a rising learning rate"),
   beta1: z.number().default(0.9).describe("AdamW"),
@@ -79,6 +82,11 @@ export function scheduleFactor(step: number, { steps, warmup, schedule }: TrainC
   return schedule === "linear"
     ? Math.max(0, 1 - progress)
     : Math.max(0, 0.5 * (1 + Math.cos(Math.PI * progress)));
+}
+
+/** Peak learning rate of a group of slabs. */
+function peakRate(group: string, { lr, fullLr = lr, projectorLr = fullLr }: TrainConfig): number {
+  return group === "lora" ? lr : group === "projector" ? projectorLr : fullLr;
 }
 
 /** Which samples a step sees: every epoch is a permutation of its own, so no state is needed to know it. */
@@ -180,10 +188,10 @@ export async function train(run: TrainRun): Promise<StepMetrics[]> {
         checkpointed: config.checkpointed,
         dropoutSeed: hash32(config.seed, step + 1) || 1,
       });
-      const factor = scheduleFactor(step, config), fullLr = config.fullLr ?? config.lr;
+      const factor = scheduleFactor(step, config);
       const norm = optimizerStep(gpu, slabs, {
         ...config,
-        lr: (group) => factor * (group === "lora" ? config.lr : fullLr),
+        lr: (group) => factor * peakRate(group, config),
         step: step + 1,
         maxNorm: config.clip,
       });
