@@ -169,11 +169,10 @@ async function modelHash(folder: Folder): Promise<string> {
   const parts = [await sha256(await folder.read("config.json"))];
   for (const name of await weightFiles(folder)) {
     const source = await folder.open(name);
-    parts.push(
-      name,
-      String(source.size),
-      await sha256(await source.readAt(0, Math.min(source.size, 1 << 20))),
-    );
+    const length = Math.min(source.size, 1 << 20);
+    parts.push(name, String(source.size), await sha256(await source.readAt(0, length)));
+    // A GGUF file begins with megabytes of vocabulary, which two models may share; its end is weights.
+    if (name.endsWith(".gguf")) parts.push(await sha256(await source.readAt(source.size - length, length)));
     source.close();
   }
   return await sha256(parts.join("\n"));
