@@ -1,0 +1,279 @@
+/**
+ * What a training step would take, without weights and without a device: the step runs over a device that computes
+ * nothing and counts (dry_gpu.ts). Refuses nothing by itself; `checkFits` refuses what an adapter or a budget cannot hold.
+ */
+import { type EncodedSample, type PackedBatch } from "../core/data/pack.ts";
+import { sizeOf } from "../core/shape.ts";
+import type { LoraConfig } from "../core/formats/peft.ts";
+import { type DeviceFacts, DryGpu, type Holding, type Largest, type Work } from "./dry_gpu.ts";
+import { PANEL_BYTES } from "./kernel.ts";
+import { createModel } from "./models/create.ts";
+import type { Model } from "./models/model.ts";
+import { optimizerStep, zeroGrad } from "./nn/optimizer.ts";
+import type { Param, Registry, Slab } from "./nn/params.ts";
+import { declareTrained } from "./session.ts";
+import { tensorOver } from "./tensor.ts";
+import { accumulateGradients, microBatches } from "./train.ts";
+
+export interface PlanInput {
+  /** A parsed config.json. */
+  json: unknown;
+  device: DeviceFacts;
+  /** How frozen matrices lie on the device. */
+  weights: "f32" | "bf16" | "nf4";
+  lora: LoraConfig | null;
+  /** Regular expressions on parameters trained directly. */
+  trainable: readonly string[];
+  checkpointed: boolean;
+  microTokens: number;
+  /** Of an ordinary step, and those whose first micro-batch is the largest to come. */
+  step: readonly EncodedSample[];
+  heaviest: readonly EncodedSample[];
+}
+
+export interface Part {
+  name: string;
+  bytes: number;
+}
+
+export interface Plan {
+  family: string;
+  device: string;
+  weights: PlanInput["weights"];
+  checkpointed: boolean;
+  /** All values, those of the image tower, those trained; tensors of the checkpoint. */
+  parameters: number;
+  vision: number;
+  trained: number;
+  tensors: number;
+  /** Name and shape of every tensor; of numbered layers those whose shape no earlier one has, and how many have it. */
+  shapes: Record<string, { shape: readonly number[]; count: number }>;
+  step: { samples: number; tokens: number; supervised: number; features: number; microBatches: number };
+  /** Tokens and image features of the largest micro-batch, which decides the memory. */
+  largest: { tokens: number; supervised: number; features: number };
+  memory: {
+    /** What is held at the worst moment, by part, largest first. */
+    parts: Part[];
+    /** Their sum. */
+    bytes: number;
+    /** What the pool keeps beside it for reuse, given up where a budget is set. */
+    idle: number;
+    /** Host-visible memory for reading a saved state back. */
+    readBack: number;
+  };
+  /** Of an ordinary step, by phase: tower, decoder, loss, backward, optimiser. */
+  work: Record<string, Work>;
+  /** Their sum of products and attention. */
+  flops: number;
+  largestBuffer: Largest;
+  largestBinding: Largest;
+}
+
+/** Operations of a step beyond which the many small dispatches of software Vulkan are not counted one by one. */
+const FINE = 5e12;
+
+/**
+ * Counts one step. On software Vulkan a large model is counted by a GPU's kernels: the operations are the same, the
+ * memory within a few hundredths. @throws InputError for a config, adapters or samples that the model cannot take
+ */
+export function planStep(input: PlanInput): Plan {
+  const coarse = count(input, new DryGpu({ ...input.device, name: "" }));
+  const gpu = new DryGpu(input.device);
+  return gpu.isCpu && coarse.flops < FINE ? count(input, gpu) : coarse;
+}
+
+function count(input: PlanInput, gpu: DryGpu): Plan {
+  const { checkpointed, weights } = input;
+  gpu.phase = "trained";
+  const { model, slabs } = declareTrained(gpu, createModel(input.json), input);
+  gpu.phase = "weights";
+  placeFrozen(gpu, model.registry, weights);
+  const runs = (samples: readonly EncodedSample[]) => microBatches(samples, input.microTokens, model);
+
+  const batches = runs(input.step), work: Record<string, Work> = {};
+  for (const { batch, times } of distinct(batches)) {
+    gpu.work.clear();
+    runDry(gpu, model, [], batch, checkpointed);
+    addWork(work, gpu.work, times);
+  }
+  gpu.work.clear();
+  optimise(gpu, slabs);
+  addWork(work, gpu.work, 1);
+
+  const worst = runs(input.heaviest).reduce((a, b) => b.ids.length > a.ids.length ? b : a);
+  const placed = gpu.pool.usedBytes;
+  gpu.pool.trim();
+  gpu.pool.peakBytes = placed;
+  const frozen = placed - slabBytes(slabs) - gpu.nothing.buffer.bytes;
+  gpu.forget();
+  runDry(gpu, model, slabs, worst, checkpointed);
+  const held = gpu.atPeak();
+  const windows = gpu.pool.slack * (held.length + model.registry.params.size + 4 * slabs.length);
+  const parts = grouped([
+    { name: `frozen weights, ${weights}`, bytes: frozen },
+    { name: "trained parameters, their gradients and moments", bytes: slabBytes(slabs) },
+    { name: `windows of ${PANEL_BYTES / 1024} KiB behind buffers`, bytes: windows },
+    ...held.map((holding) => ({ name: partOf(holding), bytes: holding.bytes })),
+  ]);
+  const trained = slabs.flatMap(({ params }) => params).reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  return {
+    family: model.family,
+    device: input.device.name,
+    weights,
+    checkpointed,
+    parameters: model.registry.count,
+    vision: countVision(model.registry),
+    trained,
+    tensors: model.registry.params.size,
+    shapes: shapesOf(model.registry),
+    step: {
+      samples: input.step.length,
+      microBatches: batches.length,
+      ...sizesOf(model, batches),
+    },
+    largest: sizesOf(model, [worst]),
+    memory: {
+      parts,
+      bytes: parts.reduce((sum, { bytes }) => sum + bytes, 0),
+      idle: gpu.pool.peakBytes - gpu.peak,
+      readBack: 2 ** Math.ceil(Math.log2(Math.max(4096, slabBytes(slabs) * 3 / 4))),
+    },
+    work,
+    flops: Object.values(work).reduce((sum, { flops }) => sum + flops, 0),
+    largestBuffer: gpu.largestBuffer,
+    largestBinding: gpu.largestBinding,
+  };
+}
+
+/** Micro-batches that cost the same, once, and how often. */
+function distinct(batches: readonly PackedBatch[]): { batch: PackedBatch; times: number }[] {
+  const found = new Map<string, { batch: PackedBatch; times: number }>();
+  for (const batch of batches) {
+    const pictures = batch.images.map(({ shape }) => shape.join("x"));
+    const key = [...batch.starts, batch.rows.length, ...pictures].join();
+    const known = found.get(key);
+    if (known) known.times++;
+    else found.set(key, { batch, times: 1 });
+  }
+  return [...found.values()];
+}
+
+function runDry(
+  gpu: DryGpu,
+  model: Model,
+  slabs: readonly Slab[],
+  batch: PackedBatch,
+  checkpointed: boolean,
+): void {
+  using _scope = gpu.pool.scope();
+  zeroGrad(gpu, slabs);
+  const watched: Model = {
+    ...model,
+    encodeImages: model.encodeImages && ((...args) => {
+      gpu.phase = "tower";
+      const features = model.encodeImages!(...args);
+      gpu.phase = "decoder";
+      return features;
+    }),
+  };
+  accumulateGradients(gpu, watched, [batch], {
+    checkpointed,
+    dropoutSeed: 1,
+    onPhase: (phase) => gpu.phase = phase,
+  });
+  if (slabs.length) optimise(gpu, slabs);
+}
+
+function optimise(gpu: DryGpu, slabs: readonly Slab[]): void {
+  using _scope = gpu.pool.scope();
+  gpu.phase = "optimiser";
+  const plain = { lr: () => 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 };
+  optimizerStep(gpu, slabs, { ...plain, step: 1, maxNorm: 1 });
+}
+
+/** Frozen parameters as the loader would place them. */
+function placeFrozen(gpu: DryGpu, { params, linears }: Registry, weights: PlanInput["weights"]): void {
+  const inLinears = new Set([...linears.values()].map(({ weight }) => weight));
+  for (const param of params.values()) {
+    if (!param.used || param.trainable) continue;
+    const packed = weights !== "f32" && param.shape.length > 1 && sizeOf(param.shape) % 2 === 0;
+    const dtype = packed ? "bf16" : "f32";
+    if (weights === "nf4" && inLinears.has(param)) {
+      param.tensor = tensorOver(gpu.pool.acquire(nf4Bytes(param)), param.shape, dtype);
+    } else param.tensor = gpu.persistent(param.shape, dtype);
+  }
+}
+
+/** 4 bits a value, a byte for every block of 64, an f32 for every 256 blocks. Dettmers et al. 2023 (QLoRA). */
+function nf4Bytes({ shape }: Param): number {
+  const blocks = Math.ceil(sizeOf(shape) / 64);
+  return Math.ceil(sizeOf(shape) / 2) + blocks + 4 * Math.ceil(blocks / 256);
+}
+
+function partOf({ phase, writer }: Holding): string {
+  if (writer === "upload") return "inputs: pictures, rotary tables, ranges";
+  if (writer.startsWith("attention")) return "attention: results, sums and their gradients";
+  if (writer.startsWith("pack")) return "packed copies of matrices";
+  switch (phase) {
+    case "tower":
+      return "image tower: activations";
+    case "decoder":
+      return "decoder: activations";
+    case "loss":
+      return "logits and their gradients";
+    case "backward":
+      return "backward: gradients and what is computed again";
+    default:
+      return "optimiser";
+  }
+}
+
+function grouped(parts: readonly Part[]): Part[] {
+  const sums = new Map<string, number>();
+  for (const { name, bytes } of parts) sums.set(name, (sums.get(name) ?? 0) + bytes);
+  return [...sums].map(([name, bytes]) => ({ name, bytes })).filter(({ bytes }) => bytes > 0)
+    .sort((a, b) => b.bytes - a.bytes);
+}
+
+function addWork(total: Record<string, Work>, more: ReadonlyMap<string, Work>, times: number): void {
+  for (const [phase, { dispatches, flops, bytes }] of more) {
+    const sum = total[phase] ??= { dispatches: 0, flops: 0, bytes: 0 };
+    sum.dispatches += times * dispatches;
+    sum.flops += times * flops;
+    sum.bytes += times * bytes;
+  }
+}
+
+function slabBytes(slabs: readonly Slab[]): number {
+  return slabs.flatMap(({ param, grad, m, v }) => [param, grad, m, v]).reduce(
+    (sum, { buffer }) => sum + buffer.bytes,
+    0,
+  );
+}
+
+function sizesOf(model: Model, batches: readonly PackedBatch[]) {
+  const sum = (count: (batch: PackedBatch) => number) => batches.reduce((n, batch) => n + count(batch), 0);
+  return {
+    tokens: sum(({ ids }) => ids.length),
+    supervised: sum(({ rows }) => rows.length),
+    features: sum(({ images }) => images.reduce((n, image) => n + model.featuresOf(image), 0)),
+  };
+}
+
+function countVision({ params }: Registry): number {
+  return [...params.values()].filter(({ name }) => /(^|\.)(vision_tower|vision_model|visual)\./.test(name))
+    .reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+}
+
+function shapesOf({ params }: Registry): Plan["shapes"] {
+  const shapes: Plan["shapes"] = {}, first = new Map<string, string>();
+  for (const { name, shape } of params.values()) {
+    const key = `${name.replace(/\.\d+\./g, ".N.")} ${shape}`;
+    if (first.has(key)) shapes[first.get(key)!].count++;
+    else {
+      first.set(key, name);
+      shapes[name] = { shape, count: 1 };
+    }
+  }
+  return shapes;
+}
