@@ -16,8 +16,8 @@ import {
   writeAdapter,
 } from "../core/formats/peft.ts";
 import { encodeSafetensors, SafetensorsFile } from "../core/formats/safetensors.ts";
-import { createProcessor } from "../core/image/processors.ts";
-import { openTextCodec } from "../core/text/codec.ts";
+import { createProcessor, type Processed } from "../core/image/processors.ts";
+import { openTextCodec, type TextOptions } from "../core/text/codec.ts";
 import type { Gpu } from "./device.ts";
 import { createModel } from "./models/create.ts";
 import type { Model } from "./models/model.ts";
@@ -36,15 +36,17 @@ export interface SessionOptions {
   seed?: number;
   /** The projector has a learning-rate group of its own, "projector", where it is trained whole. */
   projectorGroup?: boolean;
+  /** How conversations are written, and the most tokens of one; 0 for any number, the model's own limit if missing. */
+  text?: Partial<TextOptions> & { maxLength?: number };
   /** False sets biases and norms apart, so that decay can spare them; without decay it makes no difference. */
   plainDecay?: boolean;
 }
 type TrainedOptions = Pick<SessionOptions, "lora" | "trainable" | "projectorGroup" | "plainDecay">;
 
-export interface Session {
+/** A model on the device and what is trained of it. */
+export interface Tuned {
   gpu: Gpu;
   model: Model;
-  encoder: SampleEncoder;
   /** sha256 of what identifies the weights: the manifest of the checkpoint folder, or its config and tensor list. */
   hash: string;
   lora: LoraConfig | null;
@@ -60,37 +62,78 @@ export interface Session {
   close(): void;
 }
 
+/** The same with what turns samples into tokens and pixels. */
+export interface Session extends Tuned {
+  encoder: SampleEncoder;
+}
+
 /** Opens a checkpoint folder. @throws InputError when anything in it does not fit */
 export async function openSession(gpu: Gpu, folder: Folder, options: SessionOptions = {}): Promise<Session> {
+  return await withEncoder(await openTuned(gpu, folder, options), folder, options.text);
+}
+
+/** The same without tokenizer and processor, which need not be there. */
+export async function openTuned(gpu: Gpu, folder: Folder, options: SessionOptions = {}): Promise<Tuned> {
   const source = await openWeights(folder);
   try {
-    const session = await openBare(gpu, folder, options);
-    try {
-      await loadWeights(gpu, session.model, source, options.weights);
-      return session;
-    } catch (error) {
-      session.close();
-      throw error;
-    }
+    const tuned = await declare(gpu, folder, options);
+    return await orClose(tuned, async () => {
+      await loadWeights(gpu, tuned.model, source, options.weights);
+      return tuned;
+    });
   } finally {
     source.close();
   }
 }
 
-/** The same with undefined weights, for whoever fills them: pre-training. */
+/** With undefined weights, for whoever fills them: pre-training. */
 export async function openBare(gpu: Gpu, folder: Folder, options: SessionOptions = {}): Promise<Session> {
+  return await withEncoder(await declare(gpu, folder, options), folder, options.text);
+}
+
+/** Adds tokenizer and processor. @throws InputError when the folder's do not fit; the model is closed then */
+export function withEncoder(
+  tuned: Tuned,
+  folder: Folder,
+  text: SessionOptions["text"] = {},
+): Promise<Session> {
+  return orClose(tuned, async () => {
+    const name = "preprocessor_config.json", { model } = tuned;
+    const processor = await folder.exists(name)
+      ? createProcessor(await readJson(folder, name), `${folder.path}/${name}`)
+      : undefined;
+    const codec = await openTextCodec(folder, model, text);
+    const maxLength = (text.maxLength ?? maxPositions(await readJson(folder, "config.json"))) || undefined;
+    const featuresOf = (image: Processed) => model.featuresOf(image);
+    return { ...tuned, encoder: createSampleEncoder(codec, { processor, featuresOf, maxLength }) };
+  });
+}
+
+/** Positions that a model was made for, from a config.json of either generation. */
+function maxPositions(json: unknown): number | undefined {
+  type Config = { max_position_embeddings?: number; text_config?: Config };
+  const { max_position_embeddings, text_config } = json as Config;
+  return text_config?.max_position_embeddings ?? max_position_embeddings;
+}
+
+/** Goes on with an opened model and closes it when that fails. */
+export async function orClose<T>({ close }: Tuned, next: () => Promise<T>): Promise<T> {
+  try {
+    return await next();
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+async function declare(gpu: Gpu, folder: Folder, options: SessionOptions): Promise<Tuned> {
   const trained = declareTrained(gpu, createModel(await readJson(folder, "config.json")), options);
   const { model, lora, slabs } = trained, seed = options.seed ?? 0;
   if (lora) initLora(gpu, trained.loraParams, lora, seed);
-  const processorName = "preprocessor_config.json";
-  const processor = await folder.exists(processorName)
-    ? createProcessor(await readJson(folder, processorName), `${folder.path}/${processorName}`)
-    : undefined;
   return {
     gpu,
     ...trained,
     idle: idleStart(model, lora, seed),
-    encoder: createSampleEncoder(await openTextCodec(folder), processor, (image) => model.featuresOf(image)),
     hash: await modelHash(folder),
     close() {
       const buffers = new Set(
@@ -179,7 +222,7 @@ async function modelHash(folder: Folder): Promise<string> {
 }
 
 /** Writes what training changed: `adapter/` in peft's form, modules_to_save in it, and `trained.safetensors` for parameters trained directly. */
-export async function writeTrained(session: Session, folder: Folder, baseName: string): Promise<void> {
+export async function writeTrained(session: Tuned, folder: Folder, baseName: string): Promise<void> {
   const { gpu, lora, loraParams, savedParams, fullParams, idle } = session;
   const read = async (params: Param[]) => {
     const values = params.length ? await gpu.read(...params.map(({ tensor }) => tensor)) : [];
@@ -199,7 +242,7 @@ export async function writeTrained(session: Session, folder: Folder, baseName: s
 }
 
 /** Puts a read adapter into a session that was opened with its configuration. @throws InputError unless it fits */
-export function loadAdapter(session: Session, tensors: ReadonlyMap<string, AdapterTensor>): void {
+export function loadAdapter(session: Tuned, tensors: ReadonlyMap<string, AdapterTensor>): void {
   const { gpu, lora, model: { registry }, loraParams, savedParams } = session;
   const idle = lora ? idleLora(registry, lora) : [];
   const kept = loadLora(gpu, [...loraParams, ...savedParams], tensors, idle);
@@ -211,24 +254,32 @@ export function loadAdapter(session: Session, tensors: ReadonlyMap<string, Adapt
  * @throws InputError when the run was made from another base model
  */
 export async function openRun(gpu: Gpu, base: Folder, run: Folder, weights?: WeightType): Promise<Session> {
+  return await withEncoder(await openTunedRun(gpu, base, run, weights), base);
+}
+
+/** The same without tokenizer and processor. */
+export async function openTunedRun(
+  gpu: Gpu,
+  base: Folder,
+  run: Folder,
+  weights?: WeightType,
+): Promise<Tuned> {
   const { manifest } = await readManifest(run, "run");
   const lora = manifest.config.lora ? loraSchema.parse(manifest.config.lora) : null;
-  const session = await openSession(gpu, base, {
-    lora,
-    trainable: manifest.config.trainable as string[] ?? [],
-    weights,
+  const trainable = manifest.config.trainable as string[] ?? [];
+  const tuned = await openTuned(gpu, base, { lora, trainable, weights });
+  return await orClose(tuned, async () => {
+    if (manifest.parents.model !== tuned.hash) {
+      throw new InputError(
+        `Cannot use "${run.path}": it was trained from the model ${manifest.parents.model}, "${base.path}" is ${tuned.hash}`,
+      );
+    }
+    if (lora) loadAdapter(tuned, await readAdapter(run.folder("adapter")));
+    if (tuned.fullParams.length) {
+      const file = await SafetensorsFile.open(await run.open("trained.safetensors"));
+      for (const { name, tensor } of tuned.fullParams) gpu.write(tensor, await file.f32(name));
+      file.source.close();
+    }
+    return tuned;
   });
-  if (manifest.parents.model !== session.hash) {
-    session.close();
-    throw new InputError(
-      `Cannot use "${run.path}": it was trained from the model ${manifest.parents.model}, "${base.path}" is ${session.hash}`,
-    );
-  }
-  if (lora) loadAdapter(session, await readAdapter(run.folder("adapter")));
-  if (session.fullParams.length) {
-    const file = await SafetensorsFile.open(await run.open("trained.safetensors"));
-    for (const { name, tensor } of session.fullParams) gpu.write(tensor, await file.f32(name));
-    file.source.close();
-  }
-  return session;
 }

@@ -1,12 +1,14 @@
 /**
- * LoRA adapters as peft writes and reads them: adapter_config.json and adapter_model.safetensors.
+ * LoRA adapters as peft writes and reads them: adapter_config.json beside adapter_model.safetensors or .bin.
  * Refuses variants that change the mathematics (DoRA, trained biases, PiSSA) instead of ignoring them.
  */
 import { z } from "zod";
 import { InputError } from "../errors.ts";
+import type { WeightSource } from "./checkpoint.ts";
 import { type Folder, readJson } from "./folder.ts";
 import { checkRules } from "./peft_rules.ts";
-import { encodeSafetensors, SafetensorsFile } from "./safetensors.ts";
+import { openPytorch } from "./pytorch.ts";
+import { encodeSafetensors, openSafetensors } from "./safetensors.ts";
 
 /** One name or several, as peft's configuration has them. */
 const names = z.union([z.string(), z.array(z.string())]);
@@ -98,17 +100,29 @@ export function parseKey(key: string): { module: string; matrix: "A" | "B" } | {
   return { param: name.replace(/\.modules_to_save(\.default)?\./, ".") };
 }
 
+const FILES = ["adapter_model.safetensors", "adapter_model.bin"];
+
+/** The name of the file that holds an adapter's tensors. @throws InputError when there is none */
+export async function adapterFile(folder: Folder): Promise<string> {
+  for (const name of FILES) if (await folder.exists(name)) return name;
+  throw new InputError(`Cannot use the adapter "${folder.path}": it has no ${FILES.join(" and no ")}`);
+}
+
+/** Opens an adapter's tensors, under the names in its file. @throws InputError when there are none or they are damaged */
+export async function openAdapter(folder: Folder): Promise<WeightSource> {
+  const name = await adapterFile(folder), source = await folder.open(name);
+  return await (name.endsWith(".bin") ? openPytorch(source) : openSafetensors(source));
+}
+
 /** The tensors of an adapter, by key. */
-export async function readAdapter(
-  folder: Folder,
-): Promise<Map<string, AdapterTensor>> {
-  const file = await SafetensorsFile.open(await folder.open("adapter_model.safetensors"));
+export async function readAdapter(folder: Folder): Promise<Map<string, AdapterTensor>> {
+  const source = await openAdapter(folder);
   try {
     const out = new Map<string, AdapterTensor>();
-    for (const [key, { shape }] of file.entries) out.set(key, { shape, data: await file.f32(key) });
+    for (const key of source.names()) out.set(key, { shape: source.shape(key), data: await source.f32(key) });
     return out;
   } finally {
-    file.source.close();
+    source.close();
   }
 }
 

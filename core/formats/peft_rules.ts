@@ -60,10 +60,10 @@ export function isSaved(module: string, { modules_to_save: saved }: LoraConfig):
 }
 
 /** Rank of the adapter beside a module and what its product is multiplied by. */
-export function rankOf(module: string, config: LoraConfig): { r: number; scaling: number } {
+export function rankOf(module: string, config: LoraConfig): { r: number; alpha: number; scaling: number } {
   const r = patterned(module, config.rank_pattern) ?? config.r;
   const alpha = patterned(module, config.alpha_pattern) ?? config.lora_alpha;
-  return { r, scaling: alpha / (config.use_rslora ? Math.sqrt(r) : r) };
+  return { r, alpha, scaling: alpha / (config.use_rslora ? Math.sqrt(r) : r) };
 }
 
 /** The value of the first pattern that the end of a name matches. */
