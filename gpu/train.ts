@@ -52,6 +52,9 @@ export interface StepMetrics {
   lr: number;
   grad_norm: number;
   tokens: number;
+  /** Of the held-out samples after this step, where they were looked at: mean -log p a token, share of whole answers. */
+  eval_loss?: number;
+  eval_accuracy?: number;
 }
 
 export interface TrainRun {
@@ -67,7 +70,15 @@ export interface TrainRun {
   /** What else must be equal for a state to be resumed: model and data hashes. */
   identity?: Record<string, unknown>;
   signal?: AbortSignal;
+  /** Looks at held-out samples after every so many steps and after the last; it must not change the model. */
+  evaluation?: { every: number; run(): Promise<{ loss: number; accuracy: number }> };
+  /** Told once what a saved state had done already. */
+  onResume?(metrics: readonly StepMetrics[]): Promise<void> | void;
   onStep?(metrics: StepMetrics): void;
+  /** Told after held-out samples were looked at, with the metrics of that step. */
+  onEvaluation?(metrics: StepMetrics): void;
+  /** Told after a state was saved. */
+  onSave?(step: number): Promise<void> | void;
 }
 
 const STATE = "state.safetensors";
@@ -161,17 +172,24 @@ export function accumulateGradients(
  * @throws Interrupted after saving, when the signal fires; InputError for a state of other settings
  */
 export async function train(run: TrainRun): Promise<StepMetrics[]> {
-  const { gpu, model, slabs, config, folder, signal } = run;
+  const { gpu, model, slabs, config, folder, signal, evaluation } = run;
   const order = orders(config.seed, run.count);
   const identity = await sha256(JSON.stringify({ config, count: run.count, ...run.identity }));
   let { step, metrics } = folder ? await restore(run, identity) : { step: 0, metrics: [] };
+  await run.onResume?.(metrics);
   let saved = step;
+  const keep = async (step: number) => {
+    if (!folder) return;
+    await save(run, identity, step, metrics);
+    saved = step;
+    await run.onSave?.(step);
+  };
   let waiting: Promise<void> = Promise.resolve();
   try {
     for (; step < config.steps; step++) {
       if (signal?.aborted) {
         await waiting;
-        if (folder) await save(run, identity, step, metrics);
+        await keep(step);
         throw new Interrupted(
           `Stopped after step ${step} of ${config.steps}${
             folder ? `; the same command goes on from there` : ""
@@ -201,7 +219,7 @@ export async function train(run: TrainRun): Promise<StepMetrics[]> {
       reading.catch(() => {}); // awaited below, unless the step before failed as well
       await waiting;
       waiting = reading.then(([grad, ...parts]) => {
-        const entry = {
+        const entry: StepMetrics = {
           step: number,
           loss: parts.reduce((sum, part) => sum + part[0], 0),
           lr: factor * config.lr,
@@ -215,10 +233,16 @@ export async function train(run: TrainRun): Promise<StepMetrics[]> {
         run.onStep?.(entry);
       });
       waiting.catch(() => {}); // awaited in the next turn
-      if (folder && ((step + 1) % config.saveEvery === 0 || step + 1 === config.steps)) {
+      const last = number === config.steps;
+      if (evaluation && (last || number % evaluation.every === 0)) {
         await waiting;
-        await save(run, identity, step + 1, metrics);
-        saved = step + 1;
+        const { loss, accuracy } = await evaluation.run(), entry = metrics.at(-1)!;
+        Object.assign(entry, { eval_loss: loss, eval_accuracy: accuracy });
+        run.onEvaluation?.(entry);
+      }
+      if (folder && (last || number % config.saveEvery === 0)) {
+        await waiting;
+        await keep(number);
       }
     }
     await waiting;
@@ -229,6 +253,12 @@ export async function train(run: TrainRun): Promise<StepMetrics[]> {
     }
     throw thrown;
   }
+}
+
+/** The step with the smallest loss on held-out samples, the first of equal ones; undefined where none was looked at. */
+export function bestStep(metrics: readonly StepMetrics[]): StepMetrics | undefined {
+  const seen = metrics.filter(({ eval_loss }) => eval_loss !== undefined);
+  return seen.length ? seen.reduce((a, b) => b.eval_loss! < a.eval_loss! ? b : a) : undefined;
 }
 
 /** Permutations by epoch, the last two remembered. */
