@@ -17,7 +17,7 @@ import {
 } from "../core/formats/peft.ts";
 import { encodeSafetensors, SafetensorsFile } from "../core/formats/safetensors.ts";
 import { createProcessor, type Processed } from "../core/image/processors.ts";
-import { openTextCodec, type TextOptions } from "../core/text/codec.ts";
+import { openTextCodec, type TextOptions, textSchema } from "../core/text/codec.ts";
 import type { Gpu } from "./device.ts";
 import { createModel } from "./models/create.ts";
 import type { Model } from "./models/model.ts";
@@ -254,7 +254,9 @@ export function loadAdapter(session: Tuned, tensors: ReadonlyMap<string, Adapter
  * @throws InputError when the run was made from another base model
  */
 export async function openRun(gpu: Gpu, base: Folder, run: Folder, weights?: WeightType): Promise<Session> {
-  return await withEncoder(await openTunedRun(gpu, base, run, weights), base);
+  const { manifest } = await readManifest(run, "run");
+  const text = textSchema.partial().parse(manifest.config);
+  return await withEncoder(await openTunedRun(gpu, base, run, weights), base, text);
 }
 
 /** The same without tokenizer and processor. */

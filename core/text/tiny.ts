@@ -91,16 +91,16 @@ function opening(imageTokens: number): number[] {
   return [BOS, ...Array<number>(imageTokens).fill(IMAGE)];
 }
 
-/** `<bos> <image>*n (<user> question <assistant> answer <eos>)*`; answers and their `<eos>` are learnt. @throws InputError without turns */
+/** `<bos> <image>*n (<user> <image>*m question <assistant> answer <eos>)*`; answers and their `<eos>` are learnt. @throws InputError without turns */
 export function encodeConversation(
-  turns: readonly { question: string; answer: string }[],
+  turns: readonly { question: string; answer: string; imageTokens?: number }[],
   { imageTokens }: { imageTokens: number },
 ): Encoded {
   if (turns.length === 0) throw new InputError("Cannot encode a conversation: it has no turn");
   const ids = opening(imageTokens);
   const labels = ids.map(() => IGNORE);
-  for (const { question, answer } of turns) {
-    const asked = [USER, ...encode(question), ASSISTANT];
+  for (const { question, answer, imageTokens = 0 } of turns) {
+    const asked = [USER, ...Array<number>(imageTokens).fill(IMAGE), ...encode(question), ASSISTANT];
     const answered = [...encode(answer), EOS];
     ids.push(...asked, ...answered);
     labels.push(...asked.map(() => IGNORE), ...answered);
