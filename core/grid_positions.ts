@@ -85,14 +85,19 @@ export function windowOrder(
  * goes on behind the largest. Wang et al. 2024 (Qwen2-VL), 2.1. @throws InputError for a picture torn apart
  */
 export function mropePositions(
-  { starts, isImage }: { starts: readonly number[]; isImage: ArrayLike<number> },
+  { starts, isImage, positions: given }: {
+    starts: readonly number[];
+    isImage: ArrayLike<number>;
+    /** Of each sample the first counts: where it starts, 0 when missing. */
+    positions?: readonly number[];
+  },
   grids: readonly Grid[],
   merge: number,
 ): [number[], number[], number[]] {
   const positions: [number[], number[], number[]] = [[], [], []];
   let picture = 0;
   for (let s = 0; s + 1 < starts.length; s++) {
-    for (let t = starts[s], next = 0; t < starts[s + 1];) {
+    for (let t = starts[s], next = given?.[t] ?? 0; t < starts[s + 1];) {
       if (!isImage[t]) {
         for (const axis of positions) axis.push(next);
         next++;
@@ -116,4 +121,18 @@ export function mropePositions(
     }
   }
   return positions;
+}
+
+/** The position of the token that would follow each sample: one beyond the largest number of any of its tokens. */
+export function positionsAfter(
+  { starts }: { starts: readonly number[] },
+  positions: readonly (readonly number[])[],
+): number[] {
+  return starts.slice(1).map((end, s) => {
+    let most = -1;
+    for (const axis of positions) {
+      for (let t = starts[s]; t < end; t++) most = Math.max(most, axis[t]);
+    }
+    return most + 1;
+  });
 }

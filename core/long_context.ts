@@ -23,17 +23,33 @@ export function lognScale(position: number, trained: number): number {
   return position + 1 > trained ? Math.log(position + 1) / Math.log(trained) : 1;
 }
 
-/**
- * Rotary tables (T, D/2) of packed samples, each of its own length, and the factor of every query (T).
- * `starts` are the samples' first rows and, last, the total.
- */
-export function longTables(starts: readonly number[], rope: RopeConfig, { trained, ntk, logn }: LongContext) {
+/** Packed samples: first rows and, last, the total; positions; and what each was read as part of at first. */
+export interface LongSamples {
+  starts: readonly number[];
+  /** (T), one after another within a sample. */
+  positions: readonly number[];
+  /** Tokens of the prompt that a sample goes on from. Its base stays that of the prompt, whose keys are turned by it. */
+  promptTokens?: readonly number[];
+}
+
+/** Whether a sample reaches beyond the training context. */
+export function isLong({ starts, positions, promptTokens }: LongSamples, { trained }: LongContext): boolean {
+  return starts.some((end, s) => s > 0 && positions[end - 1] >= trained) ||
+    (promptTokens ?? []).some((n) => n > trained);
+}
+
+/** Rotary tables (T, D/2) of packed samples, each of its own length, and the factor of every query (T). */
+export function longTables(
+  { starts, positions: all, promptTokens }: LongSamples,
+  rope: RopeConfig,
+  { trained, ntk, logn }: LongContext,
+) {
   const T = starts.at(-1) ?? 0, half = rope.D / 2;
   const cos = new Float32Array(T * half), sin = new Float32Array(T * half);
   const queryScale = new Float32Array(T).fill(1);
   for (let s = 0; s + 1 < starts.length; s++) {
-    const n = starts[s + 1] - starts[s], positions = Array.from({ length: n }, (_, i) => i);
-    const alpha = ntk ? ntkAlpha(n, trained) : 1;
+    const positions = all.slice(starts[s], starts[s + 1]);
+    const alpha = ntk ? ntkAlpha(promptTokens?.[s] ?? positions.length, trained) : 1;
     const theta = rope.theta * alpha ** (rope.D / (rope.D - 2));
     const tables = ropeTables(positions, { ...rope, theta });
     cos.set(tables.cos, starts[s] * half);

@@ -7,7 +7,7 @@ import { openWeights } from "../core/formats/checkpoint.ts";
 import { type Folder, readJson } from "../core/formats/folder.ts";
 import { readAdapter, readAdapterConfig } from "../core/formats/peft.ts";
 import { SafetensorsFile } from "../core/formats/safetensors.ts";
-import type { PackedBatch } from "../core/data/pack.ts";
+import type { EncodedSample, PackedBatch } from "../core/data/pack.ts";
 import { pack } from "../core/data/pack.ts";
 import type { Processed } from "../core/image/processors.ts";
 import type { Gpu } from "./device.ts";
@@ -97,12 +97,17 @@ export async function runParity(gpu: Gpu, folder: Folder, type: WeightType = "f3
 }
 
 async function readBatch(model: Model, reference: SafetensorsFile): Promise<PackedBatch> {
-  const ids = await reference.ints("input_ids"), labels = await reference.ints("labels");
-  const images = reference.entries.has("pixel_values") ? await readImages(reference) : [];
-  return pack([{ id: "case", ids, labels, images }], {
+  return pack([await readSample(reference)], {
     imageToken: model.imageToken,
     featuresOf: (image) => model.featuresOf(image),
   });
+}
+
+/** Tokens, labels and pictures of a case. */
+export async function readSample(reference: SafetensorsFile): Promise<EncodedSample> {
+  const ids = await reference.ints("input_ids"), labels = await reference.ints("labels");
+  const images = reference.entries.has("pixel_values") ? await readImages(reference) : [];
+  return { id: "case", ids, labels, images };
 }
 
 /** One tensor of pixels, or, where there are grids of patches, a stretch of its rows for each. */

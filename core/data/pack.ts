@@ -19,8 +19,10 @@ export interface PackedBatch {
   ids: Uint32Array<ArrayBuffer>;
   /** S + 1 starts of the samples. */
   starts: number[];
-  /** (T) position inside the sample. */
+  /** (T) position inside the sample, or where it goes on from another. */
   positions: number[];
+  /** Where samples go on from cached ones: tokens of the prompt that each goes on from. */
+  promptTokens?: number[];
   /** (T) row of the image features that replaces the token, or -1. */
   source: Int32Array<ArrayBuffer>;
   isImage: Uint8Array;

@@ -4,7 +4,8 @@
  */
 import { z } from "zod";
 import { InputError } from "../../core/errors.ts";
-import { axialTables, mropePositions } from "../../core/grid_positions.ts";
+import type { PackedBatch } from "../../core/data/pack.ts";
+import { axialTables, mropePositions, positionsAfter } from "../../core/grid_positions.ts";
 import { ropeFrequencies } from "../../core/positions.ts";
 import { declareDecoder, type DecoderConfig } from "../nn/decoder.ts";
 import { Registry } from "../nn/params.ts";
@@ -134,6 +135,8 @@ export function assembleQwen(family: string, config: QwenConfig, visionConfig: Q
   const vision = declareQwen2Vision(model.child("visual"), visionConfig);
   const decoder = declareDecoder(model.child("language_model"), decoderConfig);
   const axes = sections.flatMap((count, axis) => new Array<number>(count).fill(axis));
+  const positionsOf = (batch: PackedBatch) =>
+    mropePositions(batch, batch.images.map(({ grid }) => grid!), visionConfig.merge);
   const columns = ropeFrequencies(D, theta).map((frequency, i) => ({ axis: axes[i], frequency }));
   return {
     family,
@@ -147,8 +150,8 @@ export function assembleQwen(family: string, config: QwenConfig, visionConfig: Q
     imageToken: config.image_token_id,
     featuresOf: (image) => qwen2Features(visionConfig, image),
     encodeImages: (forward, images, checkpointed) => runQwen2Vision(forward, vision, images, checkpointed),
-    rotary: (batch) =>
-      axialTables(mropePositions(batch, batch.images.map(({ grid }) => grid!), visionConfig.merge), columns),
+    rotary: (batch) => axialTables(positionsOf(batch), columns),
+    nextPositions: (batch) => positionsAfter(batch, positionsOf(batch)),
     rename,
   };
 }

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { InputError } from "../../core/errors.ts";
-import { longTables } from "../../core/long_context.ts";
+import { isLong, longTables } from "../../core/long_context.ts";
 import type { Decoder, DecoderBlock, DecoderConfig } from "../nn/decoder.ts";
 import { declareNorm } from "../nn/layers.ts";
 import { type Names, Registry } from "../nn/params.ts";
@@ -130,10 +130,8 @@ export function createQwenVl(json: unknown): Model {
     featuresOf: (image) => features * pictureCount(image),
     encodeImages: (forward, images, checkpointed) => runQwenVision(forward, vision, images, checkpointed),
     // Training never goes beyond the plain tables, and up to the training context there is nothing to change.
-    rotary: ({ starts }, training) =>
-      training || starts.every((start, s) => s === 0 || start - starts[s - 1] <= long.trained)
-        ? undefined
-        : longTables(starts, { D: text.D, ...text.rope }, long),
+    rotary: (batch, training) =>
+      training || !isLong(batch, long) ? undefined : longTables(batch, { D: text.D, ...text.rope }, long),
     rename: (name) => /\.(rotary_emb\.inv_freq|attn\.masked_bias)$/.test(name) ? undefined : name,
   };
 }

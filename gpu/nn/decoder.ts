@@ -10,6 +10,7 @@ import { rotary } from "../ops/rotary.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Forward } from "./forward.ts";
 import { splitQkv } from "./fused_qkv.ts";
+import { attendBesideCache, type CachePass } from "./kv_cache.ts";
 import { applyLinear, applyNorm, declareNorm, type Norm } from "./layers.ts";
 import type { Linear, Names, Param } from "./params.ts";
 
@@ -59,6 +60,8 @@ export interface DecoderInputs {
   ranges: DeviceRanges;
   /** Blocks are computed again in backward instead of being kept. */
   checkpointed: boolean;
+  /** Generation only: keys and values of earlier tokens. */
+  cache?: CachePass;
 }
 
 /** Declares the tree under `names`, with Hugging Face's names. */
@@ -96,7 +99,7 @@ export function runDecoder(
     x = forward.at(`layers.${i}`).checkpoint(
       x,
       inputs.checkpointed,
-      (forward, x) => runBlock(forward, block, decoder.config, x, inputs),
+      (forward, x) => runBlock(forward, block, i, decoder.config, x, inputs),
     );
   });
   return forward.tap("norm", applyNorm(forward, decoder.norm, x)); // (T, C)
@@ -105,6 +108,7 @@ export function runDecoder(
 function runBlock(
   forward: Forward,
   block: DecoderBlock,
+  layer: number,
   { D }: DecoderConfig,
   x: Tensor,
   inputs: DecoderInputs,
@@ -115,7 +119,10 @@ function runBlock(
   const turn = inputs.query ?? inputs;
   const q = rotary(tape, q0, turn.cos, turn.sin); // (T, H*D)
   const k = rotary(tape, k0, inputs.cos, inputs.sin); // (T, K*D)
-  const mixed = attention(tape, q, k, v, inputs.ranges, { headDim: D }); // (T, H*D)
+  const { ranges, cache } = inputs;
+  const mixed = cache
+    ? attendBesideCache(tape, [q, k, v], ranges, cache, layer, { headDim: D })
+    : attention(tape, q, k, v, ranges, { headDim: D }); // (T, H*D)
   const attended = forward.tap("attn_out", applyLinear(forward, block.o, mixed)); // (T, C)
   const middle = forward.tap("resid_mid", add(tape, x, attended)); // (T, C)
   const n = applyNorm(forward, block.postNorm, middle); // (T, C)
