@@ -77,9 +77,11 @@ export function runModel(
 
 function embed(forward: Forward, model: Model, batch: PackedBatch, checkpointed: boolean): Tensor {
   const { V } = model.decoder.config;
-  const wrong = batch.ids.findIndex((id) => id >= V);
-  if (wrong >= 0) throw new InputError(`Cannot embed token ${batch.ids[wrong]}: the vocabulary has ${V}`);
-  const text = gatherRows(forward.tape, model.decoder.embedTokens.tensor, batch.ids); // (T, C)
+  // A feature replaces an image token whole, which therefore need not be in the vocabulary: any row does for it.
+  const ids = batch.ids.map((id, t) => id >= V && batch.source[t] >= 0 ? 0 : id);
+  const wrong = ids.findIndex((id) => id >= V);
+  if (wrong >= 0) throw new InputError(`Cannot embed token ${ids[wrong]}: the vocabulary has ${V}`);
+  const text = gatherRows(forward.tape, model.decoder.embedTokens.tensor, ids); // (T, C)
   if (batch.images.length === 0) return text;
   if (!model.encodeImages) {
     throw new InputError(`Cannot use pictures with a "${model.family}" model: it reads text only`);
