@@ -32,6 +32,8 @@ export class Gpu {
   readonly pipelines: Pipelines;
   /** True for an adapter that computes on the CPU (llvmpipe, SwiftShader): kernels then prefer registers over tiles. */
   readonly isCpu: boolean;
+  /** Bytes that one storage binding may show; products, lookups and elementwise kernels cut what is larger. */
+  readonly bindingLimit: number;
   /** Dispatches recorded since the device was opened. */
   dispatches = 0;
 
@@ -46,7 +48,9 @@ export class Gpu {
   #error?: Error;
   #staging = new Map<number, GPUBuffer[]>();
 
-  constructor(readonly device: GPUDevice, readonly adapter: GPUAdapterInfo) {
+  /** @param bindingLimit less than the device's own limit, so that small tensors are cut as large ones are */
+  constructor(readonly device: GPUDevice, readonly adapter: GPUAdapterInfo, bindingLimit?: number) {
+    this.bindingLimit = bindingLimit ?? device.limits.maxStorageBufferBindingSize;
     this.isCpu = /llvmpipe|swiftshader|software/i.test(
       `${adapter.description} ${adapter.device} ${adapter.vendor}`,
     );
@@ -126,7 +130,7 @@ export class Gpu {
 
   /**
    * Records one dispatch. `sizes` fills the uniform in the kernel's order; a tensor may not be both input and output.
-   * @throws RangeError when the bindings do not fit the kernel
+   * @throws RangeError when the bindings do not fit the kernel, InputError when one is beyond the device's limit
    */
   run(
     kernel: Kernel,
@@ -170,6 +174,11 @@ export class Gpu {
       tensors.forEach((tensor, i) => {
         const { buffer, offset, bytes } = tensor ?? this.#empty;
         const size = i < kernel.panels ? PANEL_BYTES : Math.max(16, Math.ceil(bytes / 16) * 16);
+        if (i >= kernel.panels && size > this.bindingLimit) {
+          throw new InputError(
+            `Cannot run "${kernel.name}" on a tensor of ${size} bytes: the device binds ${this.bindingLimit}; shorter samples or fewer tokens a pass help`,
+          );
+        }
         entries.push({
           binding: i + 1,
           resource: { buffer: buffer.gpu, offset, size },

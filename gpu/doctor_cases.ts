@@ -47,8 +47,8 @@ export interface CaseInput {
   shape: readonly number[];
   /** An activation's gradient comes off the tape, a parameter's is added to its `grad`, a constant has none. */
   kind: "activation" | "parameter" | "constant";
-  /** Lies on the device as packed bf16. */
-  packed?: boolean;
+  /** How it lies on the device, f32 by default. */
+  type?: "f32" | "bf16" | "nf4";
   /** Squared: second moments. */
   positive?: boolean;
 }
@@ -66,7 +66,8 @@ export interface KernelCase {
 const x = (...shape: number[]): CaseInput => ({ shape, kind: "activation" });
 const w = (...shape: number[]): CaseInput => ({ shape, kind: "parameter" });
 const fixed = (...shape: number[]): CaseInput => ({ shape, kind: "constant" });
-const packed = (...shape: number[]): CaseInput => ({ shape, kind: "constant", packed: true });
+const packed = (...shape: number[]): CaseInput => ({ shape, kind: "constant", type: "bf16" });
+const nf4 = (...shape: number[]): CaseInput => ({ shape, kind: "constant", type: "nf4" });
 
 /** All cases, in the order in which they are printed. */
 export function kernelCases(): KernelCase[] {
@@ -103,7 +104,7 @@ function products(shape: MatmulShape): KernelCase[] {
     run(out);
     return out;
   };
-  const weights: [string, CaseInput][] = [["f32", fixed(N, K)]];
+  const weights: [string, CaseInput][] = [["f32", fixed(N, K)], ["nf4", nf4(N, K)]];
   if (N * K % 2 === 0) weights.push(["bf16", packed(N, K)]);
   return [
     ...weights.flatMap(([type, weight]): KernelCase[] => [{

@@ -3,11 +3,13 @@
  * Each check stands alone: one that fails, or does not even compile, is reported and the rest go on.
  */
 import { messageOf } from "../core/errors.ts";
-import { toBf16 } from "../core/formats/safetensors.ts";
+import { dequantizeNf4, NF4_BLOCK, nf4CodeBytes, packScales, quantizeNf4 } from "../core/formats/nf4.ts";
+import { toBf16, toF32 } from "../core/formats/safetensors.ts";
 import { Random } from "../core/random.ts";
 import { sizeOf } from "../core/shape.ts";
 import { Gpu } from "./device.ts";
 import { type CaseInput, type KernelCase, kernelCases } from "./doctor_cases.ts";
+import { nf4Bytes, nf4Over, nf4Writer } from "./nf4.ts";
 import { Tape } from "./tape.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -50,12 +52,13 @@ export async function checkKernels(
 async function compare(gpu: Gpu, kernelCase: KernelCase): Promise<Omit<KernelCheck, "name">> {
   using _scope = gpu.pool.scope();
   const random = new Random(1, `doctor/${kernelCase.name}`);
-  const values = kernelCase.inputs.map((input) => draw(input, random));
+  const drawn = kernelCase.inputs.map((input) => draw(input, random));
+  const values = kernelCase.inputs.map((input, k) => held(input, drawn[k]));
   const truth = kernelCase.reference(values);
   const dy = truth.map(() => kernelCase.unitDy ? 1 : Math.fround(random.normal()));
 
   const tape = new Tape(gpu);
-  const tensors = kernelCase.inputs.map((input, k) => place(gpu, input, values[k]));
+  const tensors = kernelCase.inputs.map((input, k) => place(gpu, input, drawn[k]));
   const y = kernelCase.gpu(tape, tensors);
   if (tape.touched) tape.backward(y, gpu.upload(Float32Array.from(dy), y.shape));
   const wanted = kernelCase.inputs.flatMap(({ kind }, k) => kind === "constant" ? [] : [k]);
@@ -83,21 +86,38 @@ async function compare(gpu: Gpu, kernelCase: KernelCase): Promise<Omit<KernelChe
   return { ok: forward <= FORWARD && (gradient ?? 0) <= GRADIENT, forward, gradient };
 }
 
-/** Values of an input, rounded as the device will hold them. */
-function draw({ shape, packed, positive }: CaseInput, random: Random): Float64Array {
-  const values = Float32Array.from({ length: sizeOf(shape) }, () => {
+function draw({ shape, positive }: CaseInput, random: Random): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length: sizeOf(shape) }, () => {
     const value = random.normal();
     return positive ? value * value : value;
   });
-  if (!packed) return Float64Array.from(values);
-  const words = Uint32Array.from(toBf16(values), (half) => half << 16);
-  return Float64Array.from(new Float32Array(words.buffer));
 }
 
-function place(gpu: Gpu, { shape, kind, packed }: CaseInput, values: Float64Array): Tensor {
-  const rounded = Float32Array.from(values);
-  const tensor = gpu.empty(shape, packed ? "bf16" : "f32");
-  gpu.write(tensor, packed ? toBf16(rounded) : rounded);
+/** Values rounded as the device will hold them. */
+function held({ type = "f32" }: CaseInput, values: Float32Array): Float64Array {
+  if (type === "f32") return Float64Array.from(values);
+  if (type === "bf16") {
+    return Float64Array.from(toF32(new Uint8Array(toBf16(values).buffer), "BF16"));
+  }
+  const codes = new Uint8Array(nf4CodeBytes(values.length));
+  const absmax = new Float32Array(Math.ceil(values.length / NF4_BLOCK));
+  quantizeNf4(values, codes, absmax);
+  return Float64Array.from(dequantizeNf4(codes, packScales(absmax), values.length));
+}
+
+function place(
+  gpu: Gpu,
+  { shape, kind, type = "f32" }: CaseInput,
+  values: Float32Array<ArrayBuffer>,
+): Tensor {
+  if (type === "nf4") {
+    const tensor = nf4Over(gpu.pool.scoped(nf4Bytes(shape)), shape), writer = nf4Writer(gpu, tensor);
+    writer.write(values);
+    writer.finish();
+    return tensor;
+  }
+  const tensor = gpu.empty(shape, type);
+  gpu.write(tensor, type === "bf16" ? toBf16(values) : values);
   tensor.requiresGrad = kind !== "constant";
   if (kind === "parameter") {
     tensor.grad = gpu.empty(shape);

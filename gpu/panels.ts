@@ -69,7 +69,7 @@ export function runPointwise(
   overrides: Record<string, number> = {},
 ): void {
   const N = sizeOf(inputs[0].shape);
-  const parts = gpu.isCpu ? evenParts(N, PANEL_BYTES / 4, 64) : [[0, N]];
+  const parts = gpu.isCpu ? evenParts(N, PANEL_BYTES / 4, 64) : evenParts(N, gpu.bindingLimit / 4, 64);
   for (const [first, count] of parts) {
     const part = (x: Tensor | undefined) =>
       x && sizeOf(x.shape) === N ? rowsOf(viewAs(x, [N, 1]), first, count) : x;

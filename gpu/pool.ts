@@ -1,7 +1,10 @@
 /**
  * The buffer pool: storage buffers are handed out by size class, given back by scopes, and destroyed when too many
- * lie idle. Work on one queue is ordered, so a buffer may be reused while its last reader is still waiting to run.
+ * lie idle. Refuses a buffer that is larger than the device makes. Work on one queue is ordered, so a buffer may be
+ * reused while its last reader is still waiting to run.
  */
+import { InputError } from "../core/errors.ts";
+
 const USAGE = 0x80 | 0x40 | 0x04 | 0x08; // STORAGE | UNIFORM | COPY_SRC | COPY_DST
 
 export interface PoolBuffer {
@@ -31,9 +34,17 @@ export class Pool {
    */
   constructor(readonly device: GPUDevice, readonly beforeDestroy: () => void, readonly slack = 0) {}
 
-  /** A buffer of at least `bytes`, with undefined content, owned by the caller. */
+  /** Bytes of the largest buffer. */
+  get largest(): number {
+    return Math.floor((this.device.limits.maxBufferSize - this.slack) / 256) * 256;
+  }
+
+  /** A buffer of at least `bytes`, with undefined content, owned by the caller. @throws InputError beyond `largest` */
   acquire(bytes: number): PoolBuffer {
-    const size = sizeClass(bytes);
+    const size = Math.min(sizeClass(bytes), this.largest);
+    if (bytes > size) {
+      throw new InputError(`Cannot allocate ${bytes} bytes at once: the device's largest buffer has ${size}`);
+    }
     const idle = this.#idle.get(size)?.pop();
     if (idle) this.idleBytes -= size;
     else if (this.idleBytes > IDLE_ALLOWANCE + this.usedBytes) this.trim();

@@ -29,7 +29,7 @@ export function gatherRows(
   tape: Tape,
   x: Tensor,
   index: Uint32Array,
-  { window = tape.gpu.device.limits.maxStorageBufferBindingSize }: GatherOptions = {},
+  { window = tape.gpu.bindingLimit }: GatherOptions = {},
 ): Tensor {
   const { gpu } = tape;
   const { N, C } = dims("N C", x), M = index.length, packed = x.dtype === "bf16";

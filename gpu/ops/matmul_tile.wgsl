@@ -1,31 +1,38 @@
 // Matrix products of any shape with workgroup tiles: 64 x 64 results a workgroup, 4 x 4 an invocation, 16 deep.
-//   out (M,N) = alpha * A (M,K) B (K,N) + beta, where element (m,k) of A lies at m * am + k * ak, (k,n) of B at
-//   k * bk + n * bn: the strides make it x w^T, dy w or dy^T x.
-// accumulate: 0 overwrite, 1 add to the result, 2 start from the bias (N). B of packed bf16 (BF16 = 1) holds two
-// values a word, the lower half first.
+//   out (M,N) = alpha * A (M,K) B (K,N) + beta, where element (m,k) of A lies at a0 + m * am + k * ak, (k,n) of B at
+//   k * bk + n * bn: the strides make it x w^T, dy w or dy^T x. Row m of the result starts at m * width + column0.
+// accumulate: 0 overwrite, 1 add to the result, 2 start from the bias (width). B is f32 (TYPE = 0), packed bf16
+// (1), two values a word, the lower half first, or NF4 (2): some rows of a matrix, from its value `first` on, bound
+// from `skip` values before. nf4.wgsl stands before this file.
 struct Sizes {
   M: u32, N: u32, K: u32,
-  am: u32, ak: u32, bk: u32, bn: u32,
+  a0: u32, am: u32, ak: u32, bk: u32, bn: u32,
   alpha: f32, accumulate: u32,
+  column0: u32, width: u32,
+  first: u32, skip: u32,
 }
 
-override BF16: u32 = 0u;
+override TYPE: u32 = 0u;
 const TILE = 64u;
 const DEPTH = 16u;
 
 @group(0) @binding(0) var<uniform> s: Sizes;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<u32>;
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read> b: array<u32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
 
 var<workgroup> left: array<f32, 1088>;  // DEPTH x (TILE + 4): the padding keeps columns in different banks
 var<workgroup> right: array<f32, 1088>;
 
 fn element(i: u32) -> f32 {
-  if (BF16 == 1u) {
+  if (TYPE == 1u) {
     let word = b[i / 2u];
     return bitcast<f32>(select(word << 16u, word & 0xffff0000u, (i & 1u) == 1u));
+  }
+  if (TYPE == 2u) {
+    let at = s.first + i;
+    return nf4Level(b[(s.skip + i) / 8u], at) * nf4Scale(at / 64u);
   }
   return bitcast<f32>(b[i]);
 }
@@ -45,7 +52,7 @@ fn main(
       let ma = select(i / DEPTH, i % TILE, s.am == 1u);
       let ka = select(i % DEPTH, i / TILE, s.am == 1u);
       var value = 0.0;
-      if (m0 + ma < s.M && k0 + ka < s.K) { value = a[(m0 + ma) * s.am + (k0 + ka) * s.ak]; }
+      if (m0 + ma < s.M && k0 + ka < s.K) { value = a[s.a0 + (m0 + ma) * s.am + (k0 + ka) * s.ak]; }
       left[ka * 68u + ma] = value;
       let nb = select(i / DEPTH, i % TILE, s.bn == 1u);
       let kb = select(i % DEPTH, i / TILE, s.bn == 1u);
@@ -71,9 +78,10 @@ fn main(
       let n = n0 + local.x * 4u + j;
       if (m >= s.M || n >= s.N) { continue; }
       var value = s.alpha * acc[i][j];
-      if (s.accumulate == 1u) { value += out[m * s.N + n]; }
-      if (s.accumulate == 2u) { value += bias[n]; }
-      out[m * s.N + n] = value;
+      let o = m * s.width + s.column0 + n;
+      if (s.accumulate == 1u) { value += out[o]; }
+      if (s.accumulate == 2u) { value += bias[s.column0 + n]; }
+      out[o] = value;
     }
   }
 }

@@ -3,6 +3,7 @@
  * (128), odd widths that take the tiles, f32 and bf16 weights, factor, bias and accumulation.
  */
 import assert from "node:assert/strict";
+import { dequantizeNf4, packScales, quantizeNf4 } from "../../core/formats/nf4.ts";
 import { toBf16, toF32 } from "../../core/formats/safetensors.ts";
 import { Random } from "../../core/random.ts";
 import {
@@ -12,9 +13,11 @@ import {
   matmulTNReference,
 } from "../../core/reference/matmul.ts";
 import { matmulNN, matmulNT, type MatmulOptions, matmulTN } from "../../gpu/ops/matmul.ts";
+import { decodeNf4 } from "../../gpu/ops/nf4.ts";
 import { packColumns } from "../../gpu/ops/pack.ts";
-import type { Gpu } from "../../gpu/device.ts";
-import type { Dtype, Tensor } from "../../gpu/tensor.ts";
+import { Gpu } from "../../gpu/device.ts";
+import { nf4Bytes, nf4Over, nf4Writer } from "../../gpu/nf4.ts";
+import { type Dtype, rowsOf, type Tensor } from "../../gpu/tensor.ts";
 import { allclose } from "../check.ts";
 import type { Row } from "./row.ts";
 
@@ -24,6 +27,27 @@ type Shape = readonly [number, number];
 
 const random = new Random(5, "matmul rows");
 const normal = (shape: Shape) => Float32Array.from({ length: shape[0] * shape[1] }, () => random.normal());
+
+/** A temporary with normal values as this type keeps them, and those values. */
+function weight(gpu: Gpu, shape: Shape, dtype: Dtype): { tensor: Tensor; held: Float32Array } {
+  const values = normal(shape);
+  if (dtype === "nf4") {
+    const tensor = nf4Over(gpu.pool.scoped(nf4Bytes(shape)), shape), writer = nf4Writer(gpu, tensor);
+    writer.write(values);
+    writer.finish();
+    return { tensor, held: throughNf4(values) };
+  }
+  const tensor = gpu.empty(shape, dtype), packed = toBf16(values);
+  gpu.write(tensor, dtype === "f32" ? values : packed);
+  return { tensor, held: dtype === "f32" ? values : toF32(new Uint8Array(packed.buffer), "BF16") };
+}
+
+function throughNf4(values: Float32Array): Float32Array {
+  const codes = new Uint8Array(Math.ceil(values.length / 2));
+  const absmax = new Float32Array(Math.ceil(values.length / 64));
+  quantizeNf4(values, codes, absmax);
+  return dequantizeNf4(codes, packScales(absmax), values.length);
+}
 
 interface Case {
   op: string;
@@ -43,10 +67,7 @@ function row({ op, product, reference, a, b, out, sizes, dtype = "f32" }: Case):
     tuned: true,
     check: async (gpu) => {
       const x = normal(a), start = normal(out), bias = normal([1, out[1]]);
-      const packed = toBf16(normal(b));
-      const y = dtype === "f32" ? normal(b) : toF32(new Uint8Array(packed.buffer), "BF16");
-      const left = gpu.upload(x, a), right = gpu.empty(b, dtype);
-      gpu.write(right, dtype === "f32" ? y : packed);
+      const left = gpu.upload(x, a), { tensor: right, held: y } = weight(gpu, b, dtype);
       const results = [0, 1, 2, 3].map(() => gpu.upload(start, out));
       product(gpu, left, right, results[0]);
       product(gpu, left, right, results[1], { alpha: -0.5, accumulate: true });
@@ -87,7 +108,8 @@ const all = shapes.flatMap(([T, N, K]): Case[] => {
   const nt = { op: "matmulNT", product: matmulNT, reference: matmulNTReference, a: x, b: w, out: dy, sizes };
   const nn = { op: "matmulNN", product: matmulNN, reference: matmulNNReference, a: dy, b: w, out: x, sizes };
   const tn = { op: "matmulTN", product: matmulTN, reference: matmulTNReference, a: dy, b: x, out: w, sizes };
-  return [nt, nn, tn, { ...nt, dtype: "bf16" }, { ...nn, dtype: "bf16" }];
+  const packed = (["bf16", "nf4"] as const).flatMap((dtype) => [{ ...nt, dtype }, { ...nn, dtype }]);
+  return [nt, nn, tn, ...packed];
 });
 
 export const rows: Row[] = [
@@ -110,6 +132,17 @@ export const rows: Row[] = [
       assert.equal(parts.reduce((sum, part) => sum + part.length, 0), R * C);
     },
   })),
+  ...[[3, 64], [9, 520], [7, 33]].map(([R, C]): Row => ({
+    op: "decodeNf4",
+    name: `(${R}, ${C}) and its rows`,
+    check: async (gpu) => {
+      const { tensor, held } = weight(gpu, [R, C], "nf4");
+      const some = rowsOf(rowsOf(tensor, 1, R - 1), 1, R - 2);
+      const [whole, part] = await gpu.read(decodeNf4(gpu, tensor), decodeNf4(gpu, some));
+      allclose("decoded", whole, held, 1e-7);
+      assert.deepEqual(part, whole.slice(2 * C), "rows");
+    },
+  })),
   {
     op: ["matmulNT", "packColumns"],
     name: "refuse what does not fit",
@@ -117,6 +150,7 @@ export const rows: Row[] = [
       const x = gpu.empty([3, 5]), w = gpu.empty([4, 6]);
       assert.throws(() => matmulNT(gpu, x, w, gpu.empty([3, 4])), /K is 6, expected 5/);
       assert.throws(() => packColumns(gpu, x), /rows of 20 bytes/);
+      assert.throws(() => decodeNf4(gpu, x), /decode f32 as nf4/);
     },
   },
 ];
