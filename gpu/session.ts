@@ -37,7 +37,7 @@ export interface SessionOptions {
   /** The projector has a learning-rate group of its own, "projector", where it is trained whole. */
   projectorGroup?: boolean;
   /** How conversations are written, and the most tokens of one; 0 for any number, the model's own limit if missing. */
-  text?: Partial<TextOptions> & { maxLength?: number };
+  text?: Partial<TextOptions>;
   /** False sets biases and norms apart, so that decay can spare them; without decay it makes no difference. */
   plainDecay?: boolean;
 }
@@ -250,12 +250,21 @@ export function loadAdapter(session: Tuned, tensors: ReadonlyMap<string, Adapter
 }
 
 /**
- * Opens a base model as a finished run left it. Nothing is trained any more: adapters stay beside the weights.
+ * Opens a base model as a finished run left it, with its chat template unless another one is given. Nothing is
+ * trained any more: adapters stay beside the weights.
  * @throws InputError when the run was made from another base model
  */
-export async function openRun(gpu: Gpu, base: Folder, run: Folder, weights?: WeightType): Promise<Session> {
+export async function openRun(
+  gpu: Gpu,
+  base: Folder,
+  run: Folder,
+  weights?: WeightType,
+  { template, system }: Partial<TextOptions> = {},
+): Promise<Session> {
   const { manifest } = await readManifest(run, "run");
   const text = textSchema.partial().parse(manifest.config);
+  if (template !== undefined) text.template = template;
+  if (system !== undefined) text.system = system;
   return await withEncoder(await openTunedRun(gpu, base, run, weights), base, text);
 }
 

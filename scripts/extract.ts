@@ -6,6 +6,7 @@ import { z } from "zod";
 import { personOf } from "../core/data/sample.ts";
 import { InputError } from "../core/errors.ts";
 import { readManifest } from "../core/formats/manifest.ts";
+import { promptSchema } from "../core/text/codec.ts";
 import { writeActivations } from "../core/probe/activations.ts";
 import { openGpu } from "../gpu/device.ts";
 import { extract } from "../gpu/extract.ts";
@@ -24,7 +25,7 @@ await runTask({
     run: z.string().optional().describe(
       "folder of a finished run of that model; without it the model as it is",
     ),
-    data: z.array(z.string()).describe("LLaVA-format JSON files, one a set: u1.json,u2.json"),
+    data: z.array(z.string()).describe("LLaVA- or Qwen-VL-format JSON files, one a set: u1.json,u2.json"),
     images: z.array(z.string()).describe("their image folders, in the same order"),
     sets: z.array(z.string()).default(["U1", "U2"]).describe("names of the sets, in the same order"),
     out: z.string().describe("folder of the activation set"),
@@ -34,6 +35,7 @@ await runTask({
       "last, index:N, image-mean, text-mean or mean",
     ),
     microTokens: z.number().int().positive().default(4096).describe("tokens that one pass packs at most"),
+    ...promptSchema.shape,
     weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
     adapter: z.string().optional().describe("WebGPU adapter by name or index"),
   }),
@@ -51,8 +53,8 @@ await runTask({
     const people = items.map(({ sample }) => personOf(sample));
     const base = await modelFolder(config.model), gpu = await openGpu(config.adapter);
     const session = config.run
-      ? await openRun(gpu, base, new DiskFolder(config.run), config.weights)
-      : await openSession(gpu, base, { weights: config.weights });
+      ? await openRun(gpu, base, new DiskFolder(config.run), config.weights, config)
+      : await openSession(gpu, base, { weights: config.weights, text: promptSchema.parse(config) });
     const bar = progress("extracting", items.length);
     const requests = config.sites.flatMap((site) =>
       config.reductions.map((reduction) => ({ site, reduction }))
@@ -82,7 +84,7 @@ await runTask({
     await writeActivations(new DiskFolder(config.out), rows, features, {
       config: { ...config },
       parents,
-      facts: { adapter: gpu.name },
+      facts: { adapter: gpu.name, template: session.encoder.text.template },
     });
     console.log(JSON.stringify({ samples: rows.length, features: [...features.keys()] }));
     gpu.close();

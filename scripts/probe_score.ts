@@ -8,6 +8,7 @@ import { readManifest, sha256 } from "../core/formats/manifest.ts";
 import { decodeImage } from "../core/image/codecs.ts";
 import type { Picture } from "../core/image/picture.ts";
 import { type FeatureScore, loadProbe, scoreProbe, type StoredProbe } from "../core/probe/stored.ts";
+import { promptSchema } from "../core/text/codec.ts";
 import { openGpu } from "../gpu/device.ts";
 import { openRun, openSession } from "../gpu/session.ts";
 import { interruptSignal, type Task } from "./cli.ts";
@@ -68,6 +69,7 @@ const scoreSchema = z.object({
   probe: z.string().describe("folder of the stored probe"),
   model: z.string().default("builtin:tiny").describe("builtin:tiny or a checkpoint folder"),
   run: z.string().optional().describe("folder of the run that the probe was fitted on, if it was one"),
+  ...promptSchema.shape,
   weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
   adapter: z.string().optional().describe("WebGPU adapter by name or index"),
   json: z.boolean().default(false).describe("one JSON object a picture instead of the table"),
@@ -76,7 +78,7 @@ const scoreSchema = z.object({
 /** @throws InputError unless model and run are those that the probe names */
 async function openEncoder(
   probe: StoredProbe,
-  { model, run, weights, adapter }: z.infer<typeof scoreSchema>,
+  { model, run, weights, adapter, ...text }: z.infer<typeof scoreSchema>,
 ): Promise<{ encode: EncodePicture; close(): void }> {
   const folder = run === undefined ? null : new DiskFolder(run);
   const hash = folder ? (await readManifest(folder, "run")).hash : null;
@@ -89,8 +91,8 @@ async function openEncoder(
   }
   const base = await modelFolder(model), gpu = await openGpu(adapter);
   const session = folder
-    ? await openRun(gpu, base, folder, weights)
-    : await openSession(gpu, base, { weights });
+    ? await openRun(gpu, base, folder, weights, text)
+    : await openSession(gpu, base, { weights, text: promptSchema.parse(text) });
   if (session.hash !== probe.model.hash) {
     gpu.close();
     throw new InputError(

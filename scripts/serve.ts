@@ -11,6 +11,7 @@ import { jsonLines } from "../functions/log.ts";
 import { serveApp } from "../functions/serve.ts";
 import { folderStore } from "../functions/store/folder_store.ts";
 import { upstreamEncoder } from "../functions/upstream.ts";
+import { promptSchema } from "../core/text/codec.ts";
 import { openGpu } from "../gpu/device.ts";
 import { openRun, openSession } from "../gpu/session.ts";
 import { interruptSignal, runTask } from "./cli.ts";
@@ -29,6 +30,7 @@ const schema = z.object({
   ),
   host: z.string().default("127.0.0.1").describe("address to listen on"),
   port: z.number().int().min(0).max(65535).default(8787).describe("0 takes any free one"),
+  ...promptSchema.shape,
   weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
   adapter: z.string().optional().describe("WebGPU adapter by name or index"),
   waiting: z.number().int().min(0).max(1000).default(LIMITS.waiting).describe(
@@ -41,14 +43,15 @@ type Settings = z.infer<typeof schema>;
 
 /** The models of this machine, opened before the first request. */
 async function ownEncoder(
-  { model, run, weights, adapter }: Settings,
+  { model, run, weights, adapter, template, system }: Settings,
 ): Promise<{ encoder: Encoder; by: string }> {
+  const text = { template, system };
   const base = await modelFolder(model), gpu = await openGpu(adapter);
-  const models: OpenModel[] = [{ session: await openSession(gpu, base, { weights }), adapter: null }];
+  const models: OpenModel[] = [{ session: await openSession(gpu, base, { weights, text }), adapter: null }];
   for (const path of run) {
     const folder = new DiskFolder(path);
     const { hash } = await readManifest(folder, "run");
-    models.push({ session: await openRun(gpu, base, folder, weights), adapter: hash });
+    models.push({ session: await openRun(gpu, base, folder, weights, text), adapter: hash });
   }
   return { encoder: createGpuEncoder(models), by: gpu.name };
 }

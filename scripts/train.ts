@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { SampleEncoder } from "../core/data/encode.ts";
 import type { EncodedSample } from "../core/data/pack.ts";
 import { writeManifest } from "../core/formats/manifest.ts";
+import { textSchema } from "../core/text/codec.ts";
 import { openGpu } from "../gpu/device.ts";
 import { evaluate } from "../gpu/evaluate.ts";
 import { openSession, writeTrained } from "../gpu/session.ts";
@@ -23,6 +24,7 @@ const CACHE_BYTES = 512 * 2 ** 20;
 export function cachedSamples(
   data: Dataset,
   encoder: SampleEncoder,
+  labels: "train" | "judge" = "train",
 ): (index: number) => Promise<EncodedSample> {
   const cache = new Map<number, EncodedSample>();
   let bytes = 0;
@@ -30,7 +32,7 @@ export function cachedSamples(
     const known = cache.get(index);
     if (known) return known;
     const sample = data.samples[index];
-    const encoded = encoder.train(sample.id, sample.turns, await data.pictures(sample));
+    const encoded = encoder[labels](sample.id, sample.turns, await data.pictures(sample));
     bytes += encoded.images.reduce((sum, { pixelValues }) => sum + pixelValues.byteLength, 0);
     if (bytes < CACHE_BYTES) cache.set(index, encoded);
     return encoded;
@@ -51,7 +53,7 @@ if (import.meta.main) {
     summary: "Fine-tune a model on images and conversations in LLaVA's format",
     schema: trainSchema.extend({
       model: z.string().default("builtin:tiny").describe("builtin:tiny or a checkpoint folder"),
-      data: z.string().describe("LLaVA-format JSON"),
+      data: z.string().describe("conversations in LLaVA's or Qwen-VL's JSON"),
       images: z.string().describe("folder that the records' image paths start from"),
       out: z.string().describe("folder of the run"),
       r: z.number().int().min(0).default(8).describe("rank of the adapters; 0 for none"),
@@ -63,7 +65,8 @@ if (import.meta.main) {
       trainable: z.array(z.string()).default([]).describe(
         "regular expressions on parameters trained directly, without adapter",
       ),
-      evalData: z.string().optional().describe("held-out LLaVA-format JSON, answered before and after"),
+      ...textSchema.shape,
+      evalData: z.string().optional().describe("held-out conversations, answered before and after"),
       evalImages: z.string().optional().describe("its images (default: --images)"),
       weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
       adapter: z.string().optional().describe("WebGPU adapter by name or index"),
@@ -87,6 +90,10 @@ if (import.meta.main) {
         evalImages,
         weights,
         adapter,
+        template,
+        system,
+        date,
+        maxLength,
         ...config
       } = settings;
       const folder = new DiskFolder(out), base = await modelFolder(model);
@@ -102,13 +109,14 @@ if (import.meta.main) {
         }
         : null;
       const gpu = await openGpu(adapter);
-      const session = await openSession(gpu, base, { weights, lora, trainable, seed: config.seed });
+      const text = { template, system, date, maxLength };
+      const session = await openSession(gpu, base, { weights, lora, trainable, seed: config.seed, text });
       const trained = session.slabs.reduce((sum, { param }) => sum + param.shape[0], 0);
       console.error(
         `${session.model.family}: ${session.model.registry.count} parameters, ${trained} trained, on ${gpu.name}`,
       );
       const answer = async (data: Dataset) => {
-        const sample = cachedSamples(data, session.encoder);
+        const sample = cachedSamples(data, session.encoder, "judge");
         return await evaluate(
           gpu,
           session.model,
@@ -126,7 +134,7 @@ if (import.meta.main) {
         count: dataset.samples.length,
         sample: cachedSamples(dataset, session.encoder),
         folder,
-        identity: { model: session.hash, data: dataset.hash, lora, trainable },
+        identity: { model: session.hash, data: dataset.hash, lora, trainable, text },
         signal: interruptSignal(),
         onStep: ({ step, loss }) => bar.update(step, `loss ${loss.toFixed(4)}`),
       });

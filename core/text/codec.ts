@@ -18,14 +18,29 @@ import { contentOf } from "./added_tokens.ts";
 import { readTokenSettings } from "./token_settings.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
+const system = z.string().optional().describe(
+  "system prompt in place of the template's own; empty for none",
+);
+const template = z.enum(["auto", "checkpoint", "vicuna_v1", "chatml", "tiny"]);
+
+/** How conversations are written. */
 export const textSchema = z.object({
-  template: z.enum(["auto", "checkpoint", "vicuna_v1", "chatml", "tiny"]).default("auto").describe(
-    "chat template: the checkpoint's own, a built-in one, or auto for the own one where there is one",
+  template: template.default("auto").describe(
+    "chat template: the checkpoint's own, a built-in one, or auto: the own one where there is one",
   ),
-  system: z.string().optional().describe("system prompt in place of the template's own; empty for none"),
+  system,
   date: z.iso.date().default("2024-07-26").describe("the day that a template which asks for it is told"),
+  maxLength: z.number().int().min(0).optional().describe(
+    "tokens after which a conversation is cut; 0 for never (default: the positions of the model)",
+  ),
 });
 export type TextOptions = z.infer<typeof textSchema>;
+
+/** The same for tasks that use a finished run, and with it the run's own way. */
+export const promptSchema = z.object({
+  template: template.optional().describe("chat template (default: as the run was trained, else auto)"),
+  system,
+});
 
 /** What of a model decides how its text is written. */
 export interface TextModel {
