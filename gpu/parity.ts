@@ -96,7 +96,7 @@ export async function runParity(gpu: Gpu, folder: Folder, type: WeightType = "f3
   }
 }
 
-async function readBatch(model: Model, reference: SafetensorsFile): Promise<PackedBatch> {
+export async function readBatch(model: Model, reference: SafetensorsFile): Promise<PackedBatch> {
   return pack([await readSample(reference)], {
     imageToken: model.imageToken,
     featuresOf: (image) => model.featuresOf(image),
