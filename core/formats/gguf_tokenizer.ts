@@ -5,7 +5,7 @@
 import { InputError } from "../errors.ts";
 import type { GgufHeader } from "./gguf.ts";
 import { metadataOf } from "./gguf_llama.ts";
-import { sentencePieceModel } from "./sentencepiece_model.ts";
+import { sentencePieceModel } from "./gguf_pieces.ts";
 
 /** llama.cpp's kinds of token. */
 const UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4;

@@ -1,5 +1,5 @@
 /**
- * Writes a SentencePiece `tokenizer.model` of the BPE kind from its pieces, as protocol buffers: fields are those of
+ * Writes the pieces of a GGUF file as a SentencePiece `tokenizer.model` of the BPE kind, as protocol buffers: fields are those of
  * sentencepiece_model.proto. Refuses lists of pieces, scores and types that differ in length.
  */
 import { InputError } from "../errors.ts";
