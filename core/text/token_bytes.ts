@@ -43,13 +43,8 @@ export function fallbackByte(token: string): number | undefined {
   return match ? parseInt(match[1], 16) : undefined;
 }
 
-/** The spelling of a byte as a token. */
-export function fallbackToken(byte: number): string {
-  return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
-}
-
 /** A run of fallback bytes as text: broken UTF-8 gives one U+FFFD for each byte of the run, as tokenizers does. */
-export function textOfRun(bytes: readonly number[]): string {
+function textOfRun(bytes: readonly number[]): string {
   try {
     return strict.decode(Uint8Array.from(bytes));
   } catch {

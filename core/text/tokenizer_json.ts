@@ -152,10 +152,11 @@ export function tokenizerFromJson(json: unknown, settings: TokenSettings, where:
   function decode(wanted: readonly number[], { special: withSpecial = false } = {}): string {
     const spelled: string[] = [];
     for (const id of wanted) {
-      if (tokens[id] === undefined) {
+      if (!(Number.isInteger(id) && id >= 0 && id < tokens.length)) {
         throw new RangeError(`Cannot decode the token ${id}: the vocabulary ends at ${tokens.length - 1}`);
       }
-      if (withSpecial || !special.has(id)) spelled.push(tokens[id]);
+      // Ids that no token has, in a padded vocabulary, have no text.
+      if (tokens[id] !== undefined && (withSpecial || !special.has(id))) spelled.push(tokens[id]);
     }
     return decodeTokens(spelled);
   }
