@@ -267,6 +267,11 @@ export class Gpu {
     return list.pop() ?? this.device.createBuffer({ label: "read-back", size, usage: 0x01 | 0x08 });
   }
 
+  /** Waits until the device has done what it was given; it keeps a copy of written values until then. */
+  async settle(): Promise<void> {
+    await this.read(this.#empty);
+  }
+
   /** Waits for compilations and throws what went wrong so far. */
   async check(): Promise<void> {
     await Promise.all(this.pipelines.pending.splice(0));

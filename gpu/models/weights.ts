@@ -1,5 +1,5 @@
 /**
- * The strict loader: every tensor of a checkpoint goes to exactly one parameter, tensor by tensor, never all in memory.
+ * The strict loader: every tensor of a checkpoint goes to exactly one parameter, slice by slice, never whole in memory.
  * Refuses missing, unexpected and misshapen tensors with one list.
  */
 import { InputError } from "../../core/errors.ts";
@@ -7,41 +7,92 @@ import type { WeightSource } from "../../core/formats/checkpoint.ts";
 import { toBf16 } from "../../core/formats/safetensors.ts";
 import { sizeOf } from "../../core/shape.ts";
 import type { Gpu } from "../device.ts";
+import { nf4Bytes, nf4Over, type Nf4Writer, nf4Writer } from "../nf4.ts";
 import type { Param } from "../nn/params.ts";
+import { byteLength, tensorOver } from "../tensor.ts";
 import type { Model } from "./model.ts";
 
-/** f32 keeps every bit; bf16 packs frozen matrices, two values a word. */
-export type WeightType = "f32" | "bf16";
+/** How frozen weights lie on the device. Trained ones are f32 always. */
+export const WEIGHT_TYPES = ["f32", "bf16", "nf4"] as const;
+export type WeightType = typeof WEIGHT_TYPES[number];
 
-/** Loads a checkpoint into the model's parameters; trained ones must have been placed. */
+/** Values read, converted and written at a time. */
+const SLICE = 2 ** 22;
+/** Bytes handed to the device before it is waited for: it keeps a copy of each write until then. */
+const PENDING_BYTES = 64 * 2 ** 20;
+
+/**
+ * How a frozen parameter lies on the device: f32 keeps every bit; bf16 rounds what is a matrix; nf4 takes the matrices
+ * of linear layers, the vision tower's included and the output head not, and leaves the rest as bf16 does.
+ */
+export function frozenDtype(param: Param, linears: ReadonlySet<Param>, type: WeightType): WeightType {
+  if (type === "nf4" && linears.has(param)) return "nf4";
+  const packable = param.shape.length > 1 && sizeOf(param.shape) % 2 === 0;
+  return type !== "f32" && packable ? "bf16" : "f32";
+}
+
+/** The weights of a model's linear layers. */
+export function linearWeights({ registry }: Pick<Model, "registry">): Set<Param> {
+  return new Set([...registry.linears.values()].map(({ weight }) => weight));
+}
+
+/** Loads a checkpoint into the model's parameters, slice by slice; trained ones must have been placed. */
 export async function loadWeights(
   gpu: Gpu,
   model: Model,
   source: WeightSource,
   type: WeightType = "f32",
 ): Promise<void> {
-  const found = matchNames(model, source);
+  const found = matchNames(model, source), linears = linearWeights(model);
+  let pending = 0;
   for (const param of model.registry.params.values()) {
     const name = found.get(param.name);
     if (!name || !isWanted(param)) continue;
-    const values = await source.f32(name);
-    writeParam(gpu, param, values, type);
+    const writer = openWriter(gpu, param, frozenDtype(param, linears, type)), size = sizeOf(param.shape);
+    for (let from = 0; from < size; from += SLICE) {
+      const values = await source.f32Range(name, from, Math.min(size, from + SLICE));
+      writer.write(values);
+      if ((pending += values.byteLength) < PENDING_BYTES) continue;
+      await gpu.settle();
+      pending = 0;
+    }
+    writer.finish();
   }
   await gpu.check();
 }
 
-/** Writes one parameter, giving a frozen one its buffer. */
-export function writeParam(
-  gpu: Gpu,
-  param: Param,
-  values: Float32Array<ArrayBuffer>,
-  type: WeightType = "f32",
-): void {
-  if (param.trainable) return gpu.write(param.tensor, values);
-  const packed = type === "bf16" && param.shape.length > 1 && sizeOf(param.shape) % 2 === 0;
-  const tensor = gpu.persistent(param.shape, packed ? "bf16" : "f32");
-  gpu.write(tensor, packed ? toBf16(values) : values);
-  param.tensor = tensor;
+/** Writes one parameter as f32, giving a frozen one its buffer. */
+export function writeParam(gpu: Gpu, param: Param, values: Float32Array<ArrayBuffer>): void {
+  openWriter(gpu, param, "f32").write(values);
+}
+
+/** Gives a frozen parameter its buffer and takes its values in order, in slices of SLICE. @throws InputError by name */
+function openWriter(gpu: Gpu, param: Param, dtype: WeightType): Pick<Nf4Writer, "finish"> & {
+  write(values: Float32Array<ArrayBuffer>): void;
+} {
+  if (!param.trainable) {
+    const bytes = dtype === "nf4" ? nf4Bytes(param.shape) : byteLength(param.shape, dtype);
+    if (bytes > gpu.pool.largest) {
+      throw new InputError(
+        `Cannot place "${param.name}": it takes ${bytes} bytes as ${dtype}, the device's largest buffer has ${gpu.pool.largest}`,
+      );
+    }
+    param.tensor = dtype === "nf4"
+      ? nf4Over(gpu.pool.acquire(bytes), param.shape)
+      : gpu.persistent(param.shape, dtype);
+  }
+  const { tensor } = param;
+  if (tensor.nf4) return nf4Writer(gpu, tensor);
+  const width = tensor.dtype === "bf16" ? 2 : 4;
+  let position = tensor.offset;
+  return {
+    write(values) {
+      const part = tensorOver(tensor.buffer, [values.length], tensor.dtype, position);
+      gpu.write(part, tensor.dtype === "bf16" ? toBf16(values) : values);
+      position += values.length * width;
+    },
+    finish: () => {},
+  };
 }
 
 /** What never computes is loaded only where modules_to_save keeps it with the rest of its module. */
