@@ -9,11 +9,13 @@ import { writeManifest } from "../core/formats/manifest.ts";
 import { textSchema } from "../core/text/codec.ts";
 import { openGpu } from "../gpu/device.ts";
 import { evaluate } from "../gpu/evaluate.ts";
-import { openSession, writeTrained } from "../gpu/session.ts";
+import { peftHash } from "../gpu/peft.ts";
+import { loadAdapter, openSession, writeTrained } from "../gpu/session.ts";
 import { train, trainSchema } from "../gpu/train.ts";
 import { interruptSignal, runTask } from "./cli.ts";
 import { type Dataset, openDataset } from "./dataset.ts";
 import { DiskFolder } from "./folder.ts";
+import { adaptersOf, loraFlags } from "./lora_settings.ts";
 import { modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
 
@@ -56,12 +58,7 @@ if (import.meta.main) {
       data: z.string().describe("conversations in LLaVA's or Qwen-VL's JSON"),
       images: z.string().describe("folder that the records' image paths start from"),
       out: z.string().describe("folder of the run"),
-      r: z.number().int().min(0).default(8).describe("rank of the adapters; 0 for none"),
-      loraAlpha: z.number().positive().default(16).describe("scaling is alpha / r"),
-      loraDropout: z.number().min(0).lt(1).default(0).describe("dropout in front of the adapters"),
-      targetModules: z.string().default("all-linear").describe(
-        "regular expression on module names, or all-linear",
-      ),
+      ...loraFlags,
       trainable: z.array(z.string()).default([]).describe(
         "regular expressions on parameters trained directly, without adapter",
       ),
@@ -81,10 +78,6 @@ if (import.meta.main) {
         data,
         images,
         out,
-        r,
-        loraAlpha,
-        loraDropout,
-        targetModules,
         trainable,
         evalData,
         evalImages,
@@ -94,23 +87,21 @@ if (import.meta.main) {
         system,
         date,
         maxLength,
-        ...config
+        adapterFrom,
       } = settings;
+      const config = trainSchema.parse(settings);
       const folder = new DiskFolder(out), base = await modelFolder(model);
       const dataset = await openDataset(data, images);
       const heldOut = evalData ? await openDataset(evalData, evalImages ?? images) : undefined;
-      const lora = r > 0
-        ? {
-          r,
-          lora_alpha: loraAlpha,
-          lora_dropout: loraDropout,
-          target_modules: targetModules,
-          use_rslora: false,
-        }
-        : null;
+      const { lora, tensors } = await adaptersOf(settings, base);
       const gpu = await openGpu(adapter);
       const text = { template, system, date, maxLength };
-      const session = await openSession(gpu, base, { weights, lora, trainable, seed: config.seed, text });
+      const session = await openSession(gpu, base, {
+        ...{ weights, lora, trainable, seed: config.seed, text },
+        projectorGroup: config.projectorLr !== undefined,
+        plainDecay: config.weightDecay === 0,
+      });
+      if (tensors) loadAdapter(session, tensors);
       const trained = session.slabs.reduce((sum, { param }) => sum + param.shape[0], 0);
       console.error(
         `${session.model.family}: ${session.model.registry.count} parameters, ${trained} trained, on ${gpu.name}`,
@@ -125,6 +116,11 @@ if (import.meta.main) {
         );
       };
       const before = heldOut && await answer(heldOut);
+      const parents = {
+        model: session.hash,
+        data: dataset.hash,
+        ...(adapterFrom && { adapter: await peftHash(new DiskFolder(adapterFrom)) }),
+      };
       const bar = progress("training", config.steps);
       const metrics = await train({
         gpu,
@@ -134,7 +130,7 @@ if (import.meta.main) {
         count: dataset.samples.length,
         sample: cachedSamples(dataset, session.encoder),
         folder,
-        identity: { model: session.hash, data: dataset.hash, lora, trainable, text },
+        identity: { ...parents, lora, trainable, text },
         signal: interruptSignal(),
         onStep: ({ step, loss }) => bar.update(step, `loss ${loss.toFixed(4)}`),
       });
@@ -149,7 +145,6 @@ if (import.meta.main) {
         ...(heldOut &&
           { held_out: { before: report(before), after: report(after), majority: majority(heldOut) } }),
       };
-      const parents = { model: session.hash, data: dataset.hash };
       const files = (await folder.list()).filter((name) => name !== "state.safetensors");
       await writeManifest(folder, {
         kind: "run",
