@@ -14,14 +14,14 @@ import { openRun, openSession } from "../gpu/session.ts";
 import { interruptSignal, runTask } from "./cli.ts";
 import { openDataset } from "./dataset.ts";
 import { DiskFolder } from "./folder.ts";
-import { modelFolder } from "./model.ts";
+import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
 
 await runTask({
   name: "extract",
   summary: "Write the activations that a model has on pictures, layer by layer",
   schema: z.object({
-    model: z.string().default("builtin:tiny").describe("builtin:tiny or a checkpoint folder"),
+    ...modelFlags,
     run: z.string().optional().describe(
       "folder of a finished run of that model; without it the model as it is",
     ),
@@ -51,7 +51,7 @@ await runTask({
       source.samples.map((sample) => ({ source, sample, set: config.sets[i] }))
     );
     const people = items.map(({ sample }) => personOf(sample));
-    const base = await modelFolder(config.model), gpu = await openGpu(config.adapter);
+    const base = await modelFolder(config.model, config), gpu = await openGpu(config.adapter);
     const session = config.run
       ? await openRun(gpu, base, new DiskFolder(config.run), config.weights, config)
       : await openSession(gpu, base, { weights: config.weights, text: promptSchema.parse(config) });

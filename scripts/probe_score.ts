@@ -14,7 +14,7 @@ import { openRun, openSession } from "../gpu/session.ts";
 import { interruptSignal, type Task } from "./cli.ts";
 import { encodePicture } from "./encoder.ts";
 import { DiskFolder, openFile } from "./folder.ts";
-import { modelFolder } from "./model.ts";
+import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
 import { formatTable } from "./table.ts";
 
@@ -67,7 +67,7 @@ export function scoreTable(probe: StoredProbe, scores: readonly PictureScore[]):
 
 const scoreSchema = z.object({
   probe: z.string().describe("folder of the stored probe"),
-  model: z.string().default("builtin:tiny").describe("builtin:tiny or a checkpoint folder"),
+  ...modelFlags,
   run: z.string().optional().describe("folder of the run that the probe was fitted on, if it was one"),
   ...promptSchema.shape,
   weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
@@ -78,7 +78,7 @@ const scoreSchema = z.object({
 /** @throws InputError unless model and run are those that the probe names */
 async function openEncoder(
   probe: StoredProbe,
-  { model, run, weights, adapter, ...text }: z.infer<typeof scoreSchema>,
+  { model, mmProjector, visionTower, run, weights, adapter, ...text }: z.infer<typeof scoreSchema>,
 ): Promise<{ encode: EncodePicture; close(): void }> {
   const folder = run === undefined ? null : new DiskFolder(run);
   const hash = folder ? (await readManifest(folder, "run")).hash : null;
@@ -89,7 +89,7 @@ async function openEncoder(
       }`,
     );
   }
-  const base = await modelFolder(model), gpu = await openGpu(adapter);
+  const base = await modelFolder(model, { mmProjector, visionTower }), gpu = await openGpu(adapter);
   const session = folder
     ? await openRun(gpu, base, folder, weights, text)
     : await openSession(gpu, base, { weights, text: promptSchema.parse(text) });

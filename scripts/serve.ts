@@ -17,11 +17,11 @@ import { openRun, openSession } from "../gpu/session.ts";
 import { interruptSignal, runTask } from "./cli.ts";
 import { createGpuEncoder, type OpenModel } from "./encoder.ts";
 import { DiskFolder } from "./folder.ts";
-import { modelFolder } from "./model.ts";
+import { modelFlags, modelFolder } from "./model.ts";
 
 const schema = z.object({
   store: z.string().describe("folder with one probe folder an id"),
-  model: z.string().default("builtin:tiny").describe("builtin:tiny or a checkpoint folder"),
+  ...modelFlags,
   run: z.array(z.string()).default([]).describe(
     "finished runs of that model, served beside the model as it is",
   ),
@@ -43,10 +43,10 @@ type Settings = z.infer<typeof schema>;
 
 /** The models of this machine, opened before the first request. */
 async function ownEncoder(
-  { model, run, weights, adapter, template, system }: Settings,
+  { model, mmProjector, visionTower, run, weights, adapter, template, system }: Settings,
 ): Promise<{ encoder: Encoder; by: string }> {
   const text = { template, system };
-  const base = await modelFolder(model), gpu = await openGpu(adapter);
+  const base = await modelFolder(model, { mmProjector, visionTower }), gpu = await openGpu(adapter);
   const models: OpenModel[] = [{ session: await openSession(gpu, base, { weights, text }), adapter: null }];
   for (const path of run) {
     const folder = new DiskFolder(path);

@@ -16,7 +16,7 @@ import { interruptSignal, runTask } from "./cli.ts";
 import { type Dataset, openDataset } from "./dataset.ts";
 import { DiskFolder } from "./folder.ts";
 import { adaptersOf, loraFlags } from "./lora_settings.ts";
-import { modelFolder } from "./model.ts";
+import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
 
 /** Bytes of processed pictures kept in memory between epochs. */
@@ -54,7 +54,7 @@ if (import.meta.main) {
     name: "train",
     summary: "Fine-tune a model on images and conversations in LLaVA's format",
     schema: trainSchema.extend({
-      model: z.string().default("builtin:tiny").describe("builtin:tiny or a checkpoint folder"),
+      ...modelFlags,
       data: z.string().describe("conversations in LLaVA's or Qwen-VL's JSON"),
       images: z.string().describe("folder that the records' image paths start from"),
       out: z.string().describe("folder of the run"),
@@ -90,7 +90,7 @@ if (import.meta.main) {
         adapterFrom,
       } = settings;
       const config = trainSchema.parse(settings);
-      const folder = new DiskFolder(out), base = await modelFolder(model);
+      const folder = new DiskFolder(out), base = await modelFolder(model, settings);
       const dataset = await openDataset(data, images);
       const heldOut = evalData ? await openDataset(evalData, evalImages ?? images) : undefined;
       const { lora, tensors } = await adaptersOf(settings, base);
