@@ -58,7 +58,10 @@ export class DryGpu extends Gpu {
   #pairs = new Map<Uint32Array, Map<string, number>>();
 
   constructor({ name, limits }: DeviceFacts) {
-    super(silentDevice(limits), { description: name } as GPUAdapterInfo);
+    // Buffers of any size are handed out: whether they fit is said afterwards, for all at once.
+    super(silentDevice({ ...pickLimits(limits), maxBufferSize: Infinity }), {
+      description: name,
+    } as GPUAdapterInfo);
     this.pool.onChange = (buffer, change) => this.#note(buffer, change);
   }
 
@@ -171,7 +174,7 @@ export class DryGpu extends Gpu {
 /** As much of a device as opening a `Gpu` and its pool touch. */
 function silentDevice(limits: DeviceFacts["limits"]): GPUDevice {
   return {
-    limits: { minUniformBufferOffsetAlignment: 256, ...pickLimits(limits) },
+    limits: { minUniformBufferOffsetAlignment: 256, ...limits },
     lost: new Promise(() => {}),
     addEventListener: () => {},
     createBuffer: ({ size }: GPUBufferDescriptor) => ({ size, destroy: () => {} }),

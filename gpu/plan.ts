@@ -3,16 +3,17 @@
  * nothing and counts (dry_gpu.ts). Refuses nothing by itself; `checkFits` refuses what an adapter or a budget cannot hold.
  */
 import { type EncodedSample, type PackedBatch } from "../core/data/pack.ts";
+import { InputError } from "../core/errors.ts";
 import { sizeOf } from "../core/shape.ts";
 import type { LoraConfig } from "../core/formats/peft.ts";
 import { type DeviceFacts, DryGpu, type Holding, type Largest, type Work } from "./dry_gpu.ts";
 import { PANEL_BYTES } from "./kernel.ts";
 import { createModel } from "./models/create.ts";
 import type { Model } from "./models/model.ts";
+import { frozenDtype, isWanted, linearWeights, placeFrozen, type WeightType } from "./models/weights.ts";
 import { optimizerStep, zeroGrad } from "./nn/optimizer.ts";
-import type { Param, Registry, Slab } from "./nn/params.ts";
+import type { Registry, Slab } from "./nn/params.ts";
 import { declareTrained } from "./session.ts";
-import { tensorOver } from "./tensor.ts";
 import { accumulateGradients, microBatches } from "./train.ts";
 
 export interface PlanInput {
@@ -20,10 +21,13 @@ export interface PlanInput {
   json: unknown;
   device: DeviceFacts;
   /** How frozen matrices lie on the device. */
-  weights: "f32" | "bf16" | "nf4";
+  weights: WeightType;
   lora: LoraConfig | null;
   /** Regular expressions on parameters trained directly. */
   trainable: readonly string[];
+  /** As a session takes them. */
+  projectorGroup?: boolean;
+  plainDecay?: boolean;
   checkpointed: boolean;
   microTokens: number;
   /** Of an ordinary step, and those whose first micro-batch is the largest to come. */
@@ -87,7 +91,9 @@ function count(input: PlanInput, gpu: DryGpu): Plan {
   gpu.phase = "trained";
   const { model, slabs } = declareTrained(gpu, createModel(input.json), input);
   gpu.phase = "weights";
-  placeFrozen(gpu, model.registry, weights);
+  const linears = linearWeights(model);
+  const frozen = [...model.registry.params.values()].filter((param) => isWanted(param) && !param.trainable);
+  for (const param of frozen) placeFrozen(gpu, param, frozenDtype(param, linears, weights));
   const runs = (samples: readonly EncodedSample[]) => microBatches(samples, input.microTokens, model);
 
   const batches = runs(input.step), work: Record<string, Work> = {};
@@ -104,13 +110,12 @@ function count(input: PlanInput, gpu: DryGpu): Plan {
   const placed = gpu.pool.usedBytes;
   gpu.pool.trim();
   gpu.pool.peakBytes = placed;
-  const frozen = placed - slabBytes(slabs) - gpu.nothing.buffer.bytes;
   gpu.forget();
   runDry(gpu, model, slabs, worst, checkpointed);
   const held = gpu.atPeak();
-  const windows = gpu.pool.slack * (held.length + model.registry.params.size + 4 * slabs.length);
+  const windows = gpu.pool.slack * (held.length + frozen.length + 4 * slabs.length);
   const parts = grouped([
-    { name: `frozen weights, ${weights}`, bytes: frozen },
+    { name: `frozen weights, ${weights}`, bytes: placed - slabBytes(slabs) },
     { name: "trained parameters, their gradients and moments", bytes: slabBytes(slabs) },
     { name: `windows of ${PANEL_BYTES / 1024} KiB behind buffers`, bytes: windows },
     ...held.map((holding) => ({ name: partOf(holding), bytes: holding.bytes })),
@@ -143,6 +148,74 @@ function count(input: PlanInput, gpu: DryGpu): Plan {
     largestBuffer: gpu.largestBuffer,
     largestBinding: gpu.largestBinding,
   };
+}
+
+/** A change of settings and the bytes that a step takes with it. */
+export interface Remedy {
+  what: string;
+  bytes: number;
+}
+
+/** Changes that make the step of `plan` clearly smaller, the best first; each is counted as the plan was. */
+export function remedies(input: PlanInput, plan: Plan): Remedy[] {
+  const changes: [string, Partial<PlanInput>][] = [];
+  if (!input.checkpointed) changes.push(["--checkpointed", { checkpointed: true }]);
+  if (input.weights === "f32") changes.push(["--weights bf16", { weights: "bf16" }]);
+  if (input.weights !== "nf4") changes.push(["--quant nf4", { weights: "nf4" }]);
+  const longest = Math.max(...input.heaviest.map(({ ids }) => ids.length));
+  if (plan.largest.tokens > longest) {
+    const microTokens = Math.max(longest, Math.floor(plan.largest.tokens / 2));
+    changes.push([`--micro-tokens ${microTokens}`, { microTokens }]);
+  }
+  if (input.lora && input.lora.r > 1) {
+    const r = Math.floor(input.lora.r / 2);
+    changes.push([`--r ${r}`, { lora: { ...input.lora, r } }]);
+  }
+  return changes.map(([what, change]) => ({
+    what,
+    bytes: planStep({ ...input, ...change }).memory.bytes,
+  })).filter(({ bytes }) => bytes < 0.98 * plan.memory.bytes).sort((a, b) => a.bytes - b.bytes);
+}
+
+/**
+ * Refuses a step that does not fit. @param budget bytes and where they are from, undefined where that is not known
+ * @throws InputError naming the largest parts and what would help
+ */
+export function checkFits(
+  input: PlanInput,
+  plan: Plan,
+  budget: { bytes: number; source: string } | undefined,
+): void {
+  const { limits } = input.device, { largestBuffer: buffer, largestBinding: binding } = plan;
+  if (buffer.bytes > limits.maxBufferSize) {
+    throw new InputError(
+      `Cannot train on "${plan.device}": one buffer of the ${buffer.what} takes ${
+        gigabytes(buffer.bytes)
+      }, the adapter allows ${gigabytes(limits.maxBufferSize)}`,
+    );
+  }
+  if (binding.bytes > limits.maxStorageBufferBindingSize) {
+    throw new InputError(
+      `Cannot train on "${plan.device}": a binding of ${binding.what} takes ${
+        gigabytes(binding.bytes)
+      }, the adapter allows ${gigabytes(limits.maxStorageBufferBindingSize)}`,
+    );
+  }
+  if (!budget || plan.memory.bytes <= budget.bytes) return;
+  const largest = plan.memory.parts.slice(0, 3).map(({ name, bytes }) => `${name} ${gigabytes(bytes)}`);
+  const help = remedies(input, plan).map(({ what, bytes }) => `${what} (${gigabytes(bytes)})`);
+  throw new InputError(
+    `Cannot train: a step takes ${gigabytes(plan.memory.bytes)}, there are ${
+      gigabytes(budget.bytes)
+    } (${budget.source}); ` +
+      `the largest parts are ${largest.join(", ")}; ` +
+      (help.length ? `what would help: ${help.join(", ")}` : "no setting would make it clearly smaller"),
+  );
+}
+
+/** "1.25 GB", decimal. */
+export function gigabytes(bytes: number): string {
+  return bytes < 1e7 ? `${(bytes / 1e6).toFixed(2)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
 }
 
 /** Micro-batches that cost the same, once, and how often. */
@@ -189,25 +262,6 @@ function optimise(gpu: DryGpu, slabs: readonly Slab[]): void {
   gpu.phase = "optimiser";
   const plain = { lr: () => 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 };
   optimizerStep(gpu, slabs, { ...plain, step: 1, maxNorm: 1 });
-}
-
-/** Frozen parameters as the loader would place them. */
-function placeFrozen(gpu: DryGpu, { params, linears }: Registry, weights: PlanInput["weights"]): void {
-  const inLinears = new Set([...linears.values()].map(({ weight }) => weight));
-  for (const param of params.values()) {
-    if (!param.used || param.trainable) continue;
-    const packed = weights !== "f32" && param.shape.length > 1 && sizeOf(param.shape) % 2 === 0;
-    const dtype = packed ? "bf16" : "f32";
-    if (weights === "nf4" && inLinears.has(param)) {
-      param.tensor = tensorOver(gpu.pool.acquire(nf4Bytes(param)), param.shape, dtype);
-    } else param.tensor = gpu.persistent(param.shape, dtype);
-  }
-}
-
-/** 4 bits a value, a byte for every block of 64, an f32 for every 256 blocks. Dettmers et al. 2023 (QLoRA). */
-function nf4Bytes({ shape }: Param): number {
-  const blocks = Math.ceil(sizeOf(shape) / 64);
-  return Math.ceil(sizeOf(shape) / 2) + blocks + 4 * Math.ceil(blocks / 256);
 }
 
 function partOf({ phase, writer }: Holding): string {

@@ -66,21 +66,24 @@ export function writeParam(gpu: Gpu, param: Param, values: Float32Array<ArrayBuf
   openWriter(gpu, param, "f32").write(values);
 }
 
+/** Gives a frozen parameter a buffer with undefined content. @throws InputError naming one that is too large */
+export function placeFrozen(gpu: Gpu, param: Param, dtype: WeightType): void {
+  const bytes = dtype === "nf4" ? nf4Bytes(param.shape) : byteLength(param.shape, dtype);
+  if (bytes > gpu.pool.largest) {
+    throw new InputError(
+      `Cannot place "${param.name}": it takes ${bytes} bytes as ${dtype}, the device's largest buffer has ${gpu.pool.largest}`,
+    );
+  }
+  param.tensor = dtype === "nf4"
+    ? nf4Over(gpu.pool.acquire(bytes), param.shape)
+    : gpu.persistent(param.shape, dtype);
+}
+
 /** Gives a frozen parameter its buffer and takes its values in order, in slices of SLICE. @throws InputError by name */
 function openWriter(gpu: Gpu, param: Param, dtype: WeightType): Pick<Nf4Writer, "finish"> & {
   write(values: Float32Array<ArrayBuffer>): void;
 } {
-  if (!param.trainable) {
-    const bytes = dtype === "nf4" ? nf4Bytes(param.shape) : byteLength(param.shape, dtype);
-    if (bytes > gpu.pool.largest) {
-      throw new InputError(
-        `Cannot place "${param.name}": it takes ${bytes} bytes as ${dtype}, the device's largest buffer has ${gpu.pool.largest}`,
-      );
-    }
-    param.tensor = dtype === "nf4"
-      ? nf4Over(gpu.pool.acquire(bytes), param.shape)
-      : gpu.persistent(param.shape, dtype);
-  }
+  if (!param.trainable) placeFrozen(gpu, param, dtype);
   const { tensor } = param;
   if (tensor.nf4) return nf4Writer(gpu, tensor);
   const width = tensor.dtype === "bf16" ? 2 : 4;
@@ -96,7 +99,7 @@ function openWriter(gpu: Gpu, param: Param, dtype: WeightType): Pick<Nf4Writer, 
 }
 
 /** What never computes is loaded only where modules_to_save keeps it with the rest of its module. */
-const isWanted = ({ used, trainable }: Param) => used || trainable;
+export const isWanted = ({ used, trainable }: Param) => used || trainable;
 
 /** Parameter name -> tensor name. @throws InputError listing what is missing, unexpected or of another shape */
 function matchNames(model: Model, source: WeightSource): Map<string, string> {
