@@ -74,7 +74,10 @@ async function checkpointFolder(spec: string): Promise<Folder> {
 async function localPath(spec: string): Promise<string> {
   const name = parseHubName(spec);
   if (!name || await Deno.stat(spec).then(() => true, () => false)) return spec;
-  return await hubSnapshot(name);
+  return await hubSnapshot(name).catch((error) => {
+    if (!(error instanceof InputError)) throw error;
+    throw new InputError(`${error.message}; there is no folder of that name here either`);
+  });
 }
 
 async function projectorFile(spec: string) {
