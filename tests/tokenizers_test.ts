@@ -10,6 +10,7 @@ import { mergeParts } from "../core/text/merge.ts";
 import { openTokenizer } from "../core/text/open_tokenizer.ts";
 import { sentencePieceFromPieces } from "../core/text/sentencepiece.ts";
 import { parseSentencePiece } from "../core/text/sentencepiece_model.ts";
+import { textStream } from "../core/text/text_stream.ts";
 import { tinyTokenizer, tinyTokenizerJson } from "../core/text/tiny.ts";
 import type { Tokenizer } from "../core/text/tokenizer.ts";
 import { readTokenSettings } from "../core/text/token_settings.ts";
@@ -78,6 +79,21 @@ for (const kind of KINDS) {
     if (addsBos !== undefined) assert.equal(tokenizer.addsBos, addsBos);
     assert.equal(tokenizer.decode([]), "");
     for (const id of [size, -1, 0.5]) assert.throws(() => tokenizer.decode([id]), RangeError);
+  });
+
+  Deno.test(`${kind}: the text comes piece by piece, characters whole`, () => {
+    let held = 0;
+    for (const text of texts) {
+      const stream = textStream(tokenizer), ids = tokenizer.encode(text);
+      const pieces = ids.map((id) => stream.push(id));
+      assert.equal(pieces.join("") + stream.end(), tokenizer.decode(ids), JSON.stringify(text));
+      assert(pieces.every((piece) => !piece.includes("\ufffd")), "no piece holds half a character");
+      held += pieces.filter((piece) => piece === "").length;
+    }
+    assert(held > 50, "characters spread over tokens are held back");
+    const stream = textStream(tokenizer), broken = tokenizer.encode("x😀").slice(0, -1);
+    assert.equal(broken.map((id) => stream.push(id)).join(""), "x");
+    assert.match(stream.end(), /^\ufffd+$/);
   });
 
   Deno.test(`${kind}: what was encoded comes back, for characters of all planes and halves of pairs`, () => {
