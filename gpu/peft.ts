@@ -92,7 +92,7 @@ export async function openPeft(
   adapter: Folder,
   options: Omit<SessionOptions, "lora"> = {},
 ): Promise<Session> {
-  return await withEncoder(await openTunedPeft(gpu, base, adapter, options), base);
+  return await withEncoder(await openTunedPeft(gpu, base, adapter, options), base, options.text);
 }
 
 /** The same without tokenizer and processor. */

@@ -16,7 +16,7 @@ import {
   writeAdapter,
 } from "../core/formats/peft.ts";
 import { encodeSafetensors, SafetensorsFile } from "../core/formats/safetensors.ts";
-import { createProcessor, type Processed } from "../core/image/processors.ts";
+import { createProcessor, type Processed, type Processor } from "../core/image/processors.ts";
 import { openTextCodec, type TextOptions, textSchema } from "../core/text/codec.ts";
 import type { Gpu } from "./device.ts";
 import { createModel } from "./models/create.ts";
@@ -98,15 +98,22 @@ export function withEncoder(
   text: SessionOptions["text"] = {},
 ): Promise<Session> {
   return orClose(tuned, async () => {
-    const name = "preprocessor_config.json", { model } = tuned;
-    const processor = await folder.exists(name)
-      ? createProcessor(await readJson(folder, name), `${folder.path}/${name}`)
-      : undefined;
+    const { model } = tuned, config = await readJson(folder, "config.json");
+    const processor = await openProcessor(folder, config);
     const codec = await openTextCodec(folder, model, text);
-    const maxLength = (text.maxLength ?? maxPositions(await readJson(folder, "config.json"))) || undefined;
+    const maxLength = (text.maxLength ?? maxPositions(config)) || undefined;
     const featuresOf = (image: Processed) => model.featuresOf(image);
     return { ...tuned, encoder: createSampleEncoder(codec, { processor, featuresOf, maxLength }) };
   });
+}
+
+/** What preprocessor_config.json describes; the first Qwen-VL has none, its transform is fixed in its code. */
+async function openProcessor(folder: Folder, config: unknown): Promise<Processor | undefined> {
+  const name = "preprocessor_config.json", where = `${folder.path}/${name}`;
+  if (await folder.exists(name)) return createProcessor(await readJson(folder, name), where);
+  const { model_type, visual } = config as { model_type: string; visual?: { image_size: number } };
+  if (model_type !== "qwen") return undefined;
+  return createProcessor({ image_processor_type: "QwenVLImageProcessor", size: visual?.image_size }, where);
 }
 
 /** Positions that a model was made for, from a config.json of either generation. */
@@ -207,7 +214,8 @@ function chooseTrainable(model: Model, patterns: readonly string[]): Param[] {
   return [...chosen];
 }
 
-async function modelHash(folder: Folder): Promise<string> {
+/** sha256 of what identifies the weights of a checkpoint folder. */
+export async function modelHash(folder: Folder): Promise<string> {
   if (await folder.exists("manifest.json")) return (await readManifest(folder, "model")).hash;
   const parts = [await sha256(await folder.read("config.json"))];
   for (const name of await weightFiles(folder)) {

@@ -2,6 +2,7 @@
  * Folders on the disk, as core's `Folder`: written by temporary file and rename, never half.
  * Refuses names that leave the folder.
  */
+import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
 import { InputError } from "../core/errors.ts";
 import { type ByteSource, checkName, type Folder } from "../core/formats/folder.ts";
@@ -53,6 +54,32 @@ export async function writeFile(path: string, data: Uint8Array | string): Promis
     file.close();
   }
   await Deno.rename(partial, path);
+}
+
+/** Writes a file piece by piece, also through a temporary one, and returns its size and hash. */
+export async function writeStream(
+  path: string,
+  chunks: AsyncIterable<Uint8Array<ArrayBuffer>>,
+): Promise<{ bytes: number; sha256: string }> {
+  await Deno.mkdir(dirname(path), { recursive: true });
+  const partial = `${path}.${Deno.pid}.partial`, hash = createHash("sha256");
+  const file = await Deno.open(partial, { write: true, create: true, truncate: true });
+  let bytes = 0;
+  try {
+    for await (const chunk of chunks) {
+      for (let done = 0; done < chunk.length;) done += await file.write(chunk.subarray(done));
+      hash.update(chunk);
+      bytes += chunk.length;
+    }
+    await file.sync();
+  } catch (error) {
+    await Deno.remove(partial);
+    throw error;
+  } finally {
+    file.close();
+  }
+  await Deno.rename(partial, path);
+  return { bytes, sha256: hash.digest("hex") };
 }
 
 /** A folder on the disk; it need not exist before the first write. */

@@ -210,31 +210,46 @@ export function encodeSafetensors(
   tensors: Record<string, TensorData>,
   metadata?: Record<string, string>,
 ): Uint8Array<ArrayBuffer> {
-  const header: Record<string, unknown> = metadata ? { __metadata__: metadata } : {};
   const names = Object.keys(tensors).sort();
-  let position = 0;
-  for (const name of names) {
-    const { shape, data } = tensors[name];
-    const dtype = tensors[name].dtype ?? dtypeOf(data);
-    if (shape.reduce((a, b) => a * b, 1) !== data.length) {
-      throw new RangeError(
-        `Cannot write tensor "${name}": shape (${shape}) does not hold ${data.length} values`,
-      );
-    }
-    header[name] = { dtype, shape, data_offsets: [position, position += data.byteLength] };
-  }
-  let text = JSON.stringify(header);
-  text += " ".repeat((8 - (text.length % 8)) % 8);
-  const head = new TextEncoder().encode(text);
-  const out = new Uint8Array(8 + head.length + position);
-  new DataView(out.buffer).setBigUint64(0, BigInt(head.length), true);
-  out.set(head, 8);
-  position = 8 + head.length;
+  const head = encodeHeader(
+    names.map((name) => {
+      const { shape, data } = tensors[name], dtype = tensors[name].dtype ?? dtypeOf(data);
+      if (shape.reduce((a, b) => a * b, 1) !== data.length) {
+        throw new RangeError(
+          `Cannot write tensor "${name}": shape (${shape}) does not hold ${data.length} values`,
+        );
+      }
+      return { name, dtype, shape };
+    }),
+    metadata,
+  );
+  const total = names.reduce((sum, name) => sum + tensors[name].data.byteLength, 0);
+  const out = new Uint8Array(head.length + total);
+  out.set(head);
+  let position = head.length;
   for (const name of names) {
     const { data } = tensors[name];
     out.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), position);
     position += data.byteLength;
   }
+  return out;
+}
+
+/** What a file starts with, for tensors that follow in this order without gaps. */
+export function encodeHeader(
+  tensors: readonly { name: string; dtype: SafeDtype; shape: readonly number[] }[],
+  metadata?: Record<string, string>,
+): Uint8Array<ArrayBuffer> {
+  const header: Record<string, unknown> = metadata ? { __metadata__: metadata } : {};
+  let position = 0;
+  for (const { name, dtype, shape } of tensors) {
+    const bytes = shape.reduce((a, b) => a * b, WIDTH[dtype]);
+    header[name] = { dtype, shape, data_offsets: [position, position += bytes] };
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const length = Math.ceil(text.length / 8) * 8, out = new Uint8Array(8 + length).fill(0x20);
+  new DataView(out.buffer).setBigUint64(0, BigInt(length), true);
+  out.set(text, 8);
   return out;
 }
 
