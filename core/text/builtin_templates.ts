@@ -26,7 +26,8 @@ export const vicunaV1: BuiltinTemplate = ({ system = VICUNA_SYSTEM, turns }, wri
     segments.push(...question.flatMap((part) => typeof part === "string" ? [plain(part)] : []));
     segments.push(template(" ASSISTANT:"));
     if (answer === undefined) continue;
-    segments.push(template(" "), plain(answer, "answer"), template("</s>", "answer"));
+    // A prompt ends with the colon, so the space is the answer's.
+    segments.push(template(" ", "answer"), plain(answer, "answer"), template("</s>", "answer"));
   }
   return [segments];
 };

@@ -59,7 +59,8 @@ export function compileTemplate(
     new InputError(`Cannot use the chat template of "${file}": ${messageOf(thrown)}`);
   let compiled: Template;
   try {
-    compiled = new Template(source);
+    // The library's own strftime_now reads the clock and cannot be exchanged, but called by another name.
+    compiled = new Template(source.replaceAll(/\bstrftime_now\b/g, "strftime_of_run"));
   } catch (thrown) {
     throw failed(thrown);
   }
@@ -78,7 +79,7 @@ export function compileTemplate(
       return compiled.render({
         messages,
         add_generation_prompt: turns.at(-1)?.answer === undefined,
-        strftime_now: (format: string) => strftime(date, format),
+        strftime_of_run: (format: string) => strftime(date, format),
         ...tokens,
       });
     } catch (thrown) {
@@ -108,7 +109,11 @@ export function renderTemplate(
       ...(answer !== undefined && { answer: mark(answer, "answer") }),
     })),
   };
-  const pieces = render(marked).split(/\uE000(\d+)\uE001/), real = render(chat);
+  const cut = (chat: Chat) => render(chat).split(/\uE000(\d+)\uE001/);
+  const pieces = cut(marked), real = render(chat);
+  // What the template writes for the model to go on from: whatever stands behind it is the answer's.
+  const { question } = marked.turns.at(-1)!;
+  const prompt = cut({ ...marked, turns: [...marked.turns.slice(0, -1), { question }] }).at(-1)!;
   const segments: Segment[] = [];
   let seen = 0, at = 0, last: "answer" | undefined;
   const changes = new InputError(
@@ -118,7 +123,12 @@ export function renderTemplate(
     if (i % 2 === 0) {
       if (!real.startsWith(piece, at)) throw changes;
       at += piece.length;
-      segments.push(...ofTemplate(piece, last === "answer"));
+      const { learnt } = texts[Number(pieces[i + 1])] ?? {};
+      const given = learnt && piece.startsWith(prompt) ? prompt.length : piece.length;
+      segments.push(
+        ...ofTemplate(piece.slice(0, given), last === "answer"),
+        { from: "template", text: piece.slice(given), learnt },
+      );
       return;
     }
     const { text, learnt } = texts[Number(piece)];
