@@ -149,16 +149,16 @@ async function download(
   const present = await presentFiles(cache, commit, files.map(({ path }) => path));
   const missing = files.filter(({ path }) => !present.has(path));
   if (missing.length === 0) return;
-  const megabytes = (bytes: number) => Math.ceil(bytes / 1e6);
-  const bar = progress("downloading MB", megabytes(missing.reduce((sum, { size }) => sum + size, 0)));
+  const total = Math.ceil(missing.reduce((sum, { size }) => sum + size, 0) / 1e6);
+  const bar = progress("downloading MB", total);
   let before = 0;
   try {
     for (const file of missing) {
-      const advance = (done: number) => bar.update(megabytes(before + done), file.path);
+      const advance = (done: number) => bar.update(Math.floor((before + done) / 1e6), file.path);
       await storeFile(cache, commit, file, fetcherOf(hub, repo, commit, file, advance));
       before += file.size;
-      advance(0);
     }
+    bar.update(total, repo);
   } finally {
     bar.stop();
   }

@@ -94,8 +94,11 @@ export function fakeHub(files: Record<string, Uint8Array<ArrayBuffer> | string>)
     const name = /^\/[^/]+\/[^/]+\/resolve\/[0-9a-f]+\/(.+)$/.exec(pathname)?.[1] ?? "";
     const bytes = contents.get(decodeURIComponent(name));
     if (!bytes) return new Response("no", { status: 404, headers: { "x-error-code": "EntryNotFound" } });
-    if (!LARGE.test(name)) return new Response(bytes);
-    return Response.redirect(`http://127.0.0.1:${storage.addr.port}/${name}`, 302);
+    const etag = `"${hashOf(name, bytes)}"`, commit = { "x-repo-commit": COMMIT };
+    if (!LARGE.test(name)) return new Response(bytes, { headers: { ...commit, etag } });
+    const location = `http://127.0.0.1:${storage.addr.port}/${name}`;
+    const linked = { "x-linked-etag": etag, "x-linked-size": String(bytes.length) };
+    return new Response(null, { status: 302, headers: { location, ...commit, ...linked } });
   });
   return {
     endpoint: `http://127.0.0.1:${hub.addr.port}`,
