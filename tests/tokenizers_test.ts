@@ -113,6 +113,25 @@ for (const kind of KINDS) {
   });
 }
 
+Deno.test("other normalisers and pre-tokenizers cut as tokenizers does", async () => {
+  const variants = await readJson("steps.json") as {
+    base: string;
+    normalizer: unknown;
+    pre_tokenizer: unknown;
+    ids: number[][];
+  }[];
+  assert.equal(variants.length, 11);
+  for (const { base, normalizer, pre_tokenizer, ids } of variants) {
+    const json = { ...await readJson(`${base}/tokenizer.json`), normalizer, pre_tokenizer };
+    const files = { "tokenizer.json": json, "tokenizer_config.json": {} };
+    const tokenizer = await openTokenizer(await changed(ROOT.folder(base), files));
+    ids.forEach((wanted, i) => {
+      const what = `${JSON.stringify(pre_tokenizer)} on ${JSON.stringify(texts[i])}`;
+      assert.deepEqual(tokenizer.encode(texts[i], { special: true }), wanted, what);
+    });
+  }
+});
+
 Deno.test("merging: the cheapest pair first, the leftmost of equals, as trying every pair in turn", () => {
   const random = new Random(2);
   const costs = new Map<string, number>();

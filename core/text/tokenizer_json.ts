@@ -8,7 +8,7 @@ import { InputError } from "../errors.ts";
 import { type AddedToken, addedTokenSchema, splitterOf } from "./added_tokens.ts";
 import { bytesOfLetters, joinFallback, joinUtf8 } from "./token_bytes.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { checkNormalizer, decoderSteps, exactPreTokenizer, type Step } from "./tokenizer_steps.ts";
+import { decoderSteps, exactNormalizer, exactPreTokenizer, type Step } from "./tokenizer_steps.ts";
 import { endsOf, type TokenSettings, withSettings } from "./token_settings.ts";
 
 const merges = z.union([z.array(z.string()), z.array(z.tuple([z.string(), z.string()]))]);
@@ -96,9 +96,8 @@ export function tokenizerFromJson(json: unknown, settings: TokenSettings, where:
     throw new InputError(`Cannot use ${where}: its model is "${file.model.type}", expected "BPE"`);
   }
   const model = { type: "BPE", ...check(modelSchema, file.model, where) };
-  if (file.normalizer != null) checkNormalizer(file.normalizer, where);
   const library = new Library({
-    normalizer: file.normalizer ?? null,
+    normalizer: file.normalizer == null ? null : exactNormalizer(file.normalizer, where),
     pre_tokenizer: file.pre_tokenizer == null ? null : exactPreTokenizer(file.pre_tokenizer, where),
     model,
     post_processor: null,

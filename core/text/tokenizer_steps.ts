@@ -10,6 +10,9 @@ export type Step = { type: string } & Record<string, unknown>;
 /** GPT-2's own split, used by ByteLevel unless it is told not to. */
 const BYTE_LEVEL = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 
+/** What Rust's regular expressions call \w, which for the library leaves out the joiners. */
+const WORD = String.raw`\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d`;
+
 const isolated = (Regex: string): Step => ({
   type: "Split",
   pattern: { Regex },
@@ -47,13 +50,20 @@ function refuse(where: string, kind: string, type: string, known: readonly strin
 
 const NORMALIZERS = ["NFC", "NFD", "NFKC", "NFKD", "Replace", "Prepend", "Sequence"];
 
-/** @throws InputError naming `where` and the step, when it is one whose result would not be exact */
-export function checkNormalizer(step: unknown, where: string): void {
-  const checked = asStep(step, where);
-  if (!NORMALIZERS.includes(checked.type)) refuse(where, "normalizer", checked.type, NORMALIZERS);
-  if (checked.type === "Sequence") {
-    for (const each of listOf(checked, "normalizers", where)) checkNormalizer(each, where);
+/** The normaliser in exact steps. @throws InputError naming `where` and a step whose result would not be exact */
+export function exactNormalizer(step: unknown, where: string): Step {
+  const given = asStep(step, where);
+  if (!NORMALIZERS.includes(given.type)) refuse(where, "normalizer", given.type, NORMALIZERS);
+  if (given.type === "Sequence") {
+    return {
+      ...given,
+      normalizers: listOf(given, "normalizers", where).map((each) => exactNormalizer(each, where)),
+    };
   }
+  // The library hands the text to replaceAll, where "$" begins a reference.
+  return given.type === "Replace"
+    ? { ...given, content: String(given.content).replaceAll("$", "$$$$") }
+    : given;
 }
 
 /** The pre-tokenizer in exact steps. @throws InputError naming `where` and an unknown step or split */
@@ -65,7 +75,7 @@ export function exactPreTokenizer(step: unknown, where: string): Step {
     case "ByteLevel":
       return sequence(
         ...(given.add_prefix_space ?? true
-          ? [{ type: "Replace", pattern: { Regex: String.raw`\A(?! )` }, content: " " }]
+          ? [{ type: "Replace", pattern: { Regex: String.raw`\A[^ ]` }, content: " $&" }]
           : []),
         ...(given.use_regex ?? true ? [isolated(BYTE_LEVEL)] : []),
         { type: "ByteLevel", add_prefix_space: false, use_regex: false },
@@ -80,7 +90,7 @@ export function exactPreTokenizer(step: unknown, where: string): Step {
       return refuse(where, `punctuation's "behavior"`, behavior, ["Isolated", "Contiguous"]);
     }
     case "Whitespace":
-      return kept(String.raw`\w+|[^\w\s]+`);
+      return kept(`[${WORD}]+|[^${WORD}\\s]+`);
     case "WhitespaceSplit":
       return kept(String.raw`\S+`);
     case "Metaspace":
