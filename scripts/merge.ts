@@ -24,11 +24,11 @@ import { openTunedPeft, peftHash } from "../gpu/peft.ts";
 import { modelHash, openTuned, openTunedRun } from "../gpu/session.ts";
 import { interruptSignal, runTask } from "./cli.ts";
 import { DiskFolder, writeStream } from "./folder.ts";
-import { modelFolder } from "./model.ts";
+import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
 
 const mergeSchema = z.object({
-  model: z.string().default("builtin:tiny").describe("the base: builtin:tiny or a checkpoint folder"),
+  ...modelFlags,
   run: z.string().optional().describe("folder of a finished run of that model"),
   peft: z.string().optional().describe("folder of an adapter that peft wrote, instead of a run"),
   out: z.string().describe("folder of the merged checkpoint"),
@@ -62,11 +62,12 @@ interface Inputs {
   parents: Record<string, string>;
 }
 
-async function inputsOf({ model, run, peft }: MergeConfig): Promise<Inputs> {
+async function inputsOf({ model, mmProjector, visionTower, run, peft }: MergeConfig): Promise<Inputs> {
   if ((run === undefined) === (peft === undefined)) {
     throw new InputError("Cannot merge: need either --run or --peft");
   }
-  const base = await modelFolder(model), parents: Inputs["parents"] = { model: await modelHash(base) };
+  const base = await modelFolder(model, { mmProjector, visionTower });
+  const parents: Inputs["parents"] = { model: await modelHash(base) };
   if (run !== undefined) {
     const folder = new DiskFolder(run), { manifest, hash } = await readManifest(folder, "run");
     if (manifest.parents.model !== parents.model) {
