@@ -4,7 +4,7 @@
  */
 import { InputError } from "../core/errors.ts";
 import { joinSources, type WeightSource } from "../core/formats/checkpoint.ts";
-import { type Folder, readJson } from "../core/formats/folder.ts";
+import type { Folder } from "../core/formats/folder.ts";
 import { readManifest } from "../core/formats/manifest.ts";
 import {
   adapterKey,
@@ -207,13 +207,21 @@ export function addProduct(
   }
 }
 
+/** JSON whose numbers are written again as they stood: transformers tells 1.0 from 1. */
+function parseKeepingNumbers(text: string): Record<string, unknown> {
+  const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown };
+  const keep = (_: string, value: unknown, context?: { source: string }) =>
+    typeof value === "number" ? rawJSON(context!.source) : value;
+  return JSON.parse(text, keep as (key: string, value: unknown) => unknown);
+}
+
 /** The source's config.json for the merged checkpoint: its type, and a head that is tied no more. */
 export async function mergedConfig(
   base: Folder,
   change: Pick<Change, "model">,
   dtype: FloatDtype | "keep",
 ): Promise<string> {
-  const json = await readJson(base, "config.json") as Record<string, unknown>;
+  const json = parseKeepingNumbers(new TextDecoder().decode(await base.read("config.json")));
   const names = { F32: "float32", BF16: "bfloat16", F16: "float16" };
   const parts = [json, json.text_config, json.vision_config].filter((part) =>
     typeof part === "object" && part !== null
