@@ -87,6 +87,8 @@ export function kernelCases(): KernelCase[] {
     rotaryCase("rotary, halves of no four", { T: 5, H: 2, D: 12 }),
     attentionCase("attention, packed segments, grouped heads", [0, 1, 9, 20], { H: 4, K: 2, D: 16 }),
     attentionCase("attention, beyond a panel", [0, 40], { H: 16, K: 16, D: 32 }),
+    attentionCase("attention, rows too long for panels", [0, 20], { H: 40, K: 40, D: 32 }),
+    attentionCase("attention, beyond a panel, heads of 64", [0, 40], { H: 8, K: 8, D: 64 }),
     attentionCase("attention, wide heads", [0, 9], { H: 2, K: 1, D: 128 }),
     cachedAttentionCase(),
     storeCase(),

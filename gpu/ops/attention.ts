@@ -11,6 +11,7 @@ import { rowsOf, rowStep, type Tensor } from "../tensor.ts";
 import body from "./attention.wgsl" with { type: "text" };
 import joinSource from "./attention_join.wgsl" with { type: "text" };
 import panelNarrow from "./attention_panel_narrow.wgsl" with { type: "text" };
+import panelWide from "./attention_panel_wide.wgsl" with { type: "text" };
 import storageNarrow from "./attention_storage_narrow.wgsl" with { type: "text" };
 import storageWide from "./attention_storage_wide.wgsl" with { type: "text" };
 
@@ -44,6 +45,8 @@ const sizes: Record<string, Scalar> = {
   row0: "u32",
   far0: "u32",
   stats0: "u32",
+  begin: "u32",
+  end: "u32",
   H: "u32",
   K: "u32",
   D4: "u32",
@@ -64,8 +67,9 @@ function kernelsOf(name: string, declarations: string, panels = false): Record<s
 
 const byPanels = kernelsOf("attention_panel_narrow", panelNarrow, true);
 const byStorage = kernelsOf("attention_storage_narrow", storageNarrow);
+const wideByPanels = kernelsOf("attention_panel_wide", panelWide, true);
 const wideByStorage = kernelsOf("attention_storage_wide", storageWide);
-const NARROW = 32;
+const NARROW = 32, BY_PANELS = 64;
 const delta = kernel("attention", storageNarrow + body, "delta", { rows: "u32", D4: "u32" }, 3, 1);
 
 const join = kernel("attention_join", joinSource, "join", { rows: "u32", H: "u32", D4: "u32" }, 5, 1);
@@ -212,14 +216,19 @@ function launch(
   wants = 0,
 ): void {
   const heads = which === "keys" ? K : H, SIZE = groupSize(gpu);
-  const windows = gpu.isCpu && D <= NARROW ? windowsOf(lo, hi, far) : undefined;
-  const kernels = D > NARROW ? wideByStorage : windows ? byPanels : byStorage;
-  const whole = [{ row0: 0, rows: lo.length, starts: far.map(() => 0) }];
-  for (const { row0, rows, starts } of windows ?? whole) {
+  const panels = gpu.isCpu && D <= BY_PANELS ? windowsOf(lo, hi, far) ?? slicesOf(lo, hi, far) : undefined;
+  const windows = panels ?? [{ row0: 0, rows: lo.length, starts: far.map(() => 0), begin: 0, end: EMPTY }];
+  const [narrow, wide] = panels ? [byPanels, wideByPanels] : [byStorage, wideByStorage];
+  const kernels = D <= NARROW ? narrow : wide;
+  if (which === "forward" && windows.length > 1 && !wants) {
+    outputs = [outputs[0], gpu.empty([lo.length, H])]; // sums go on from slice to slice with lse
+    wants = LSE;
+  }
+  for (const { row0, rows, starts, begin, end } of windows) {
     const [far0, , stats0 = 0] = starts;
     const bound = far.map((x, i) => rowsOf(x, starts[i], x.shape[0] - starts[i]));
     const grid = [Math.ceil(rows / 2 / SIZE), heads] as const;
-    const sizes = { rows, row0, far0, stats0, H, K, D4: D / 4, scale, wants };
+    const sizes = { rows, row0, far0, stats0, begin, end, H, K, D4: D / 4, scale, wants };
     gpu.run(kernels[which], sizes, [...bound, ...near], outputs, grid, { SIZE });
   }
 }
@@ -229,22 +238,47 @@ interface Window {
   row0: number;
   rows: number;
   starts: number[];
+  /** The far rows that are seen of their ranges. */
+  begin: number;
+  end: number;
+}
+
+/** How many rows of each tensor a panel shows, and at multiples of how many it may start. */
+function panelsOf(far: readonly Tensor[]): { step: number; rows: number }[] {
+  return far.map(({ shape: [, C] }) => ({ step: rowStep(4 * C), rows: Math.floor(PANEL_BYTES / (4 * C)) }));
+}
+
+const startOf = (first: number, step: number) => first - first % step;
+
+/** Fewer far rows in a panel are not worth a dispatch. */
+const FEWEST = 16;
+
+/** Slices of the far rows that panels show, in turn, each for the owners from the first to the last that see some of it. */
+function slicesOf(lo: Uint32Array, hi: Uint32Array, far: readonly Tensor[]): Window[] | undefined {
+  const panels = panelsOf(far), [S] = far[0].shape, slices: Window[] = [];
+  for (let begin = 0, end; begin < S; begin = end) {
+    const starts = panels.map(({ step }) => startOf(begin, step));
+    end = Math.min(S, ...panels.map(({ rows }, i) => starts[i] + rows));
+    if (end - begin < FEWEST && end < S) return undefined;
+    // The first one is for all owners: it clears those that see nothing.
+    const sees = (from: number, row: number) => begin === 0 || from < end && hi[row] > begin;
+    const row0 = lo.findIndex(sees), rows = lo.findLastIndex(sees) + 1 - row0;
+    if (row0 >= 0) slices.push({ row0, rows, starts, begin, end });
+  }
+  return slices;
 }
 
 /** Runs of owners whose ranges fit into one panel of every far tensor; undefined when one range alone does not. */
 function windowsOf(lo: Uint32Array, hi: Uint32Array, far: readonly Tensor[]): Window[] | undefined {
-  const panels = far.map(({ shape: [, C] }) => ({
-    step: rowStep(4 * C),
-    rows: Math.floor(PANEL_BYTES / (4 * C)),
-  }));
-  const startOf = (first: number, step: number) => first - first % step;
+  const panels = panelsOf(far);
   const fits = (first: number, end: number) =>
     panels.every(({ step, rows }) => end - startOf(first, step) <= rows);
   const windows: Window[] = [];
   let row0 = 0, first = EMPTY, end = 0;
   const close = (row: number) => {
     const seen = first === EMPTY ? 0 : first;
-    windows.push({ row0, rows: row - row0, starts: panels.map(({ step }) => startOf(seen, step)) });
+    const starts = panels.map(({ step }) => startOf(seen, step));
+    windows.push({ row0, rows: row - row0, starts, begin: 0, end: EMPTY });
   };
   for (let row = 0; row < lo.length; row++) {
     let union = [Math.min(first, lo[row]), Math.max(end, hi[row])];

@@ -6,12 +6,16 @@
 // An invocation owns two neighbouring rows, a and b, of one head and loops over the eight next rows of the other side
 // ("far": keys for the owner of queries, queries for the owner of keys), which it reads once for both. Rows past the
 // end of a range are read as its last row and masked.
+//
+// A dispatch may show a part of the far rows only, begin to end; those of a range before it have been seen by dispatches
+// before this one, which left their sums in the outputs.
 // farA, farB, farStats and Row, one row of one head, are declared by the attention_*.wgsl that stands before this file.
 override SIZE: u32; // invocations a workgroup
 
 struct Sizes {
   rows: u32, row0: u32,     // the owned rows of this dispatch, and the first of them
   far0: u32, stats0: u32,   // the rows at which farA and farB, and farStats, start
+  begin: u32, end: u32,     // the far rows that this dispatch sees
   H: u32, K: u32,           // heads of queries, and of keys and values
   D4: u32,                  // head width / 4, at most 32: no constant, or drivers unroll its loops to no end
   scale: f32,
@@ -45,6 +49,11 @@ fn a03(r: Eight, d: u32) -> mat4x4<f32> { return mat4x4(farA[r.r0 + d], farA[r.r
 fn a47(r: Eight, d: u32) -> mat4x4<f32> { return mat4x4(farA[r.r4 + d], farA[r.r5 + d], farA[r.r6 + d], farA[r.r7 + d]); }
 fn b03(r: Eight, d: u32) -> mat4x4<f32> { return mat4x4(farB[r.r0 + d], farB[r.r1 + d], farB[r.r2 + d], farB[r.r3 + d]); }
 fn b47(r: Eight, d: u32) -> mat4x4<f32> { return mat4x4(farB[r.r4 + d], farB[r.r5 + d], farB[r.r6 + d], farB[r.r7 + d]); }
+
+// What this dispatch sees of a range, and whether one before it saw some.
+fn shown(range: vec2<u32>) -> vec2<u32> { return vec2(max(range.x, s.begin), min(range.y, s.end)); }
+fn goesOn(range: vec2<u32>) -> bool { return range.x < s.begin; } // an empty range starts above every row
+fn onto(on: bool, before: vec4<f32>, v: vec4<f32>) -> vec4<f32> { return select(v, before + v, on); }
 
 // v where j to j + 3 lie inside the range, else 0: also where v is infinite.
 fn within(j: u32, range: vec2<u32>, v: vec4<f32>) -> vec4<f32> {
@@ -85,13 +94,23 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     oa[d] = vec4(0.0);
     ob[d] = vec4(0.0);
   }
-  let ra = ranges[ta];
-  let rb = ranges[tb];
+  let ra = shown(ranges[ta]);
+  let rb = shown(ranges[tb]);
   let end = max(ra.y, rb.y);
   var ma = LOWEST; // the greatest score so far, and the sum of exp(score - greatest)
   var mb = LOWEST;
   var la = 0.0;
   var lb = 0.0;
+  if (goesOn(ranges[ta])) { // relative to lse, the sum so far is one
+    ma = lse[ta * s.H + head];
+    la = 1.0;
+    for (var d = 0u; d < s.D4; d++) { oa[d] = out[qa + d]; }
+  }
+  if (goesOn(ranges[tb])) {
+    mb = lse[tb * s.H + head];
+    lb = 1.0;
+    for (var d = 0u; d < s.D4; d++) { ob[d] = out[qb + d]; }
+  }
   for (var j = min(ra.x, rb.x); j < end; j += 8u) {
     let r = eight(j, end - 1u, s.K * s.D4, head / (s.H / s.K));
     var a0 = vec4(0.0);
@@ -182,8 +201,8 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>) {
     oa[d] = vec4(0.0);
     ob[d] = vec4(0.0);
   }
-  let ra = queryRanges[ta];
-  let rb = queryRanges[tb];
+  let ra = shown(queryRanges[ta]);
+  let rb = shown(queryRanges[tb]);
   let sa = stats[ta * s.H + head];
   let sb = stats[tb * s.H + head];
   let end = max(ra.y, rb.y);
@@ -226,9 +245,13 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>) {
       ob[d] += k0 * b0 + k1 * b1;
     }
   }
+  let onA = goesOn(queryRanges[ta]);
+  let onB = goesOn(queryRanges[tb]);
   for (var d = 0u; d < s.D4; d++) {
-    dq[qa + d] = s.scale * oa[d];
-    dq[qb + d] = s.scale * ob[d];
+    let ya = onto(onA, dq[qa + d], s.scale * oa[d]); // both are read before one is written: they may be the same row
+    let yb = onto(onB, dq[qb + d], s.scale * ob[d]);
+    dq[qa + d] = ya;
+    dq[qb + d] = yb;
   }
 }
 
@@ -284,8 +307,8 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
     dva[d] = vec4(0.0);
     dvb[d] = vec4(0.0);
   }
-  let ra = keyRanges[ia];
-  let rb = keyRanges[ib];
+  let ra = shown(keyRanges[ia]);
+  let rb = shown(keyRanges[ib]);
   let start = min(ra.x, rb.x);
   let end = max(ra.y, rb.y);
   for (var head = kvHead * group; head < (kvHead + 1u) * group; head++) {
@@ -347,14 +370,20 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>) {
       }
     }
   }
+  let onA = goesOn(keyRanges[ia]);
+  let onB = goesOn(keyRanges[ib]);
   for (var d = 0u; d < s.D4; d++) {
     if (wantsDk) {
-      dk[ka + d] = s.scale * dua[d];
-      dk[kb + d] = s.scale * dub[d];
+      let ya = onto(onA, dk[ka + d], s.scale * dua[d]);
+      let yb = onto(onB, dk[kb + d], s.scale * dub[d]);
+      dk[ka + d] = ya;
+      dk[kb + d] = yb;
     }
     if (wantsDv) {
-      dv[ka + d] = dva[d];
-      dv[kb + d] = dvb[d];
+      let ya = onto(onA, dv[ka + d], dva[d]);
+      let yb = onto(onB, dv[kb + d], dvb[d]);
+      dv[ka + d] = ya;
+      dv[kb + d] = yb;
     }
   }
 }

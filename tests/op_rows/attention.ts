@@ -44,6 +44,14 @@ const sparse = ranges({
   keyHi: [0, 0, 2, 2, 2, 2, 2, 4, 0],
 });
 
+/** Queries of 150 keys: some see nothing, some the first 100, some the others. */
+const farAndNear = ranges({
+  queryLo: [0, 0, 0, 0, 100, 100],
+  queryHi: [0, 100, 100, 0, 150, 150],
+  keyLo: Array.from({ length: 150 }, (_, s) => s < 100 ? 1 : 4),
+  keyHi: Array.from({ length: 150 }, (_, s) => s < 100 ? 3 : 6),
+});
+
 const cases: Case[] = [
   ...[1, 2, 7, 8, 9, 16, 17].flatMap((T): Case[] => [
     { name: `causal ${T}`, ranges: causalRanges([0, T]), H: 2, K: 2, D: 4 },
@@ -60,6 +68,10 @@ const cases: Case[] = [
   { name: "causal 10", ranges: causalRanges([0, 10]), H: 4, K: 1, D: 128 },
   { name: "several panels, segments of 30", ranges: causalRanges([0, 30, 60, 90]), H: 8, K: 4, D: 32 },
   { name: "more than a panel", ranges: causalRanges([0, 70]), H: 8, K: 8, D: 32 },
+  { name: "rows too long for panels", ranges: causalRanges([0, 17]), H: 40, K: 40, D: 32 },
+  { name: "slices, segments across them", ranges: causalRanges([0, 20, 121]), H: 9, K: 3, D: 64 },
+  { name: "slices, full, of 70 and 31", ranges: fullRanges([0, 70, 101]), H: 8, K: 8, D: 36 },
+  { name: "slices, some see nothing", ranges: farAndNear, H: 6, K: 6, D: 48 },
 ];
 
 interface CachedCase extends Case {
