@@ -37,7 +37,15 @@ export const DYNAMIC_LEVELS: Float32Array<ArrayBuffer> = dynamicLevels();
 export const NF4_MEAN_AT = 256, NF4_GROUPS_AT = 257, NF4_GROUP_WORDS = 1 + NF4_GROUP / 4;
 
 const { fround } = Math;
-const NF4_BOUNDS = boundsOf(NF4_LEVELS), DYNAMIC_BOUNDS = boundsOf(DYNAMIC_LEVELS);
+const DYNAMIC_BOUNDS = boundsOf(DYNAMIC_LEVELS);
+
+/** Cells of 1/16 from -1 to 1, so narrow that at most one bound between two levels lies in each: it, and the code below. */
+const CELL_CODES = new Uint8Array(33), CELL_BOUNDS = new Float32Array(33).fill(Infinity);
+for (const bound of boundsOf(NF4_LEVELS)) {
+  const cell = Math.floor(16 * bound + 16);
+  CELL_BOUNDS[cell] = bound;
+  for (let after = cell + 1; after < 33; after++) CELL_CODES[after]++;
+}
 
 /** Bytes of the codes of `size` values, whole 32-bit words. */
 export function nf4CodeBytes(size: number): number {
@@ -66,7 +74,8 @@ export function quantizeNf4(values: Float32Array, codes: Uint8Array, absmax: Flo
     absmax[block] = most;
     const factor = fround(1 / Math.max(most, 1e-38));
     for (let i = start; i < end; i++) {
-      const code = codeOf(fround(values[i] * factor), NF4_BOUNDS);
+      const value = fround(values[i] * factor), cell = (16 * value + 16) | 0;
+      const code = CELL_CODES[cell] + (value > CELL_BOUNDS[cell] ? 1 : 0);
       codes[i >> 1] |= i & 1 ? code : code << 4;
     }
   }

@@ -17,9 +17,12 @@ export const WEIGHT_TYPES = ["f32", "bf16", "nf4"] as const;
 export type WeightType = typeof WEIGHT_TYPES[number];
 
 /** Values read, converted and written at a time. */
-const SLICE = 2 ** 22;
-/** Bytes handed to the device before it is waited for: it keeps a copy of each write until then. */
-const PENDING_BYTES = 64 * 2 ** 20;
+const SLICE = 2 ** 20;
+/**
+ * Bytes handed to the device before it is waited for: it keeps a copy of each write until then, and many copies at once
+ * leave holes among the weights in its memory.
+ */
+const PENDING_BYTES = 8 * 2 ** 20;
 
 /**
  * How a frozen parameter lies on the device: f32 keeps every bit; bf16 rounds what is a matrix; nf4 takes the matrices
@@ -36,23 +39,28 @@ export function linearWeights({ registry }: Pick<Model, "registry">): Set<Param>
   return new Set([...registry.linears.values()].map(({ weight }) => weight));
 }
 
-/** Loads a checkpoint into the model's parameters, slice by slice; trained ones must have been placed. */
+/**
+ * Loads a checkpoint into the model's parameters, `slice` values at a time, a multiple of 512; trained ones must have
+ * been placed. @throws InputError for tensors that do not match, and for a matrix that no buffer of the device holds
+ */
 export async function loadWeights(
   gpu: Gpu,
   model: Model,
   source: WeightSource,
   type: WeightType = "f32",
+  slice = SLICE,
 ): Promise<void> {
   const found = matchNames(model, source), linears = linearWeights(model);
   let pending = 0;
   for (const param of model.registry.params.values()) {
     const name = found.get(param.name);
     if (!name || !isWanted(param)) continue;
-    const writer = openWriter(gpu, param, frozenDtype(param, linears, type)), size = sizeOf(param.shape);
-    for (let from = 0; from < size; from += SLICE) {
-      const values = await source.f32Range(name, from, Math.min(size, from + SLICE));
+    const dtype = frozenDtype(param, linears, type), size = sizeOf(param.shape);
+    const writer = openWriter(gpu, param, dtype);
+    for (let from = 0; from < size; from += slice) {
+      const values = await source.f32Range(name, from, Math.min(size, from + slice));
       writer.write(values);
-      if ((pending += values.byteLength) < PENDING_BYTES) continue;
+      if ((pending += byteLength([values.length], dtype)) < PENDING_BYTES) continue;
       await gpu.settle();
       pending = 0;
     }
@@ -79,7 +87,7 @@ export function placeFrozen(gpu: Gpu, param: Param, dtype: WeightType): void {
     : gpu.persistent(param.shape, dtype);
 }
 
-/** Gives a frozen parameter its buffer and takes its values in order, in slices of SLICE. @throws InputError by name */
+/** Gives a frozen parameter its buffer and takes its values in order. @throws InputError by name */
 function openWriter(gpu: Gpu, param: Param, dtype: WeightType): Pick<Nf4Writer, "finish"> & {
   write(values: Float32Array<ArrayBuffer>): void;
 } {
