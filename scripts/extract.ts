@@ -16,6 +16,7 @@ import { openDataset } from "./dataset.ts";
 import { DiskFolder } from "./folder.ts";
 import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
+import { weightSettings, weightsOf } from "./weights.ts";
 
 await runTask({
   name: "extract",
@@ -36,7 +37,7 @@ await runTask({
     ),
     microTokens: z.number().int().positive().default(4096).describe("tokens that one pass packs at most"),
     ...promptSchema.shape,
-    weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
+    ...weightSettings,
     adapter: z.string().optional().describe("WebGPU adapter by name or index"),
   }),
   examples: [
@@ -53,8 +54,8 @@ await runTask({
     const people = items.map(({ sample }) => personOf(sample));
     const base = await modelFolder(config.model, config), gpu = await openGpu(config.adapter);
     const session = config.run
-      ? await openRun(gpu, base, new DiskFolder(config.run), config.weights, config)
-      : await openSession(gpu, base, { weights: config.weights, text: promptSchema.parse(config) });
+      ? await openRun(gpu, base, new DiskFolder(config.run), weightsOf(config), config)
+      : await openSession(gpu, base, { weights: weightsOf(config), text: promptSchema.parse(config) });
     const bar = progress("extracting", items.length);
     const requests = config.sites.flatMap((site) =>
       config.reductions.map((reduction) => ({ site, reduction }))

@@ -9,6 +9,7 @@ import { openGpu } from "../gpu/device.ts";
 import { runParity } from "../gpu/parity.ts";
 import { runTask } from "./cli.ts";
 import { DiskFolder } from "./folder.ts";
+import { weightSettings, weightsOf } from "./weights.ts";
 
 await runTask({
   name: "parity",
@@ -19,7 +20,7 @@ await runTask({
     inputs: z.string().optional().describe(
       "folder with images/, preprocess.*, probe.safetensors, metrics.json",
     ),
-    weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
+    ...weightSettings,
     adapter: z.string().optional().describe("WebGPU adapter by name or index"),
   }),
   examples: [
@@ -36,7 +37,7 @@ await runTask({
     }
     const gpu = await openGpu(config.adapter);
     console.error(`On ${gpu.name}`);
-    console.log(JSON.stringify(await runParity(gpu, new DiskFolder(config.case!), config.weights)));
+    console.log(JSON.stringify(await runParity(gpu, new DiskFolder(config.case!), weightsOf(config))));
     gpu.close();
   },
 });

@@ -17,6 +17,7 @@ import { DiskFolder, openFile } from "./folder.ts";
 import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
 import { formatTable } from "./table.ts";
+import { weightSettings, weightsOf } from "./weights.ts";
 
 /** The activations of a picture that a probe reads: (dim) a feature. */
 export type EncodePicture = (picture: Picture) => Promise<Record<string, Float32Array>>;
@@ -70,7 +71,7 @@ const scoreSchema = z.object({
   ...modelFlags,
   run: z.string().optional().describe("folder of the run that the probe was fitted on, if it was one"),
   ...promptSchema.shape,
-  weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
+  ...weightSettings,
   adapter: z.string().optional().describe("WebGPU adapter by name or index"),
   json: z.boolean().default(false).describe("one JSON object a picture instead of the table"),
 });
@@ -78,7 +79,9 @@ const scoreSchema = z.object({
 /** @throws InputError unless model and run are those that the probe names */
 async function openEncoder(
   probe: StoredProbe,
-  { model, mmProjector, visionTower, run, weights, adapter, ...text }: z.infer<typeof scoreSchema>,
+  { model, mmProjector, visionTower, run, weights: type, quant, adapter, ...text }: z.infer<
+    typeof scoreSchema
+  >,
 ): Promise<{ encode: EncodePicture; close(): void }> {
   const folder = run === undefined ? null : new DiskFolder(run);
   const hash = folder ? (await readManifest(folder, "run")).hash : null;
@@ -89,6 +92,7 @@ async function openEncoder(
       }`,
     );
   }
+  const weights = weightsOf({ weights: type, quant });
   const base = await modelFolder(model, { mmProjector, visionTower }), gpu = await openGpu(adapter);
   const session = folder
     ? await openRun(gpu, base, folder, weights, text)

@@ -18,6 +18,7 @@ import { interruptSignal, runTask } from "./cli.ts";
 import { createGpuEncoder, type OpenModel } from "./encoder.ts";
 import { DiskFolder } from "./folder.ts";
 import { modelFlags, modelFolder } from "./model.ts";
+import { weightSettings, weightsOf } from "./weights.ts";
 
 const schema = z.object({
   store: z.string().describe("folder with one probe folder an id"),
@@ -31,7 +32,7 @@ const schema = z.object({
   host: z.string().default("127.0.0.1").describe("address to listen on"),
   port: z.number().int().min(0).max(65535).default(8787).describe("0 takes any free one"),
   ...promptSchema.shape,
-  weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
+  ...weightSettings,
   adapter: z.string().optional().describe("WebGPU adapter by name or index"),
   waiting: z.number().int().min(0).max(1000).default(LIMITS.waiting).describe(
     "requests under way beside the one encoded",
@@ -43,9 +44,9 @@ type Settings = z.infer<typeof schema>;
 
 /** The models of this machine, opened before the first request. */
 async function ownEncoder(
-  { model, mmProjector, visionTower, run, weights, adapter, template, system }: Settings,
+  { model, mmProjector, visionTower, run, weights: type, quant, adapter, template, system }: Settings,
 ): Promise<{ encoder: Encoder; by: string }> {
-  const text = { template, system };
+  const text = { template, system }, weights = weightsOf({ weights: type, quant });
   const base = await modelFolder(model, { mmProjector, visionTower }), gpu = await openGpu(adapter);
   const models: OpenModel[] = [{ session: await openSession(gpu, base, { weights, text }), adapter: null }];
   for (const path of run) {
