@@ -5,17 +5,16 @@
 import { z } from "zod";
 import { personOf } from "../core/data/sample.ts";
 import { InputError } from "../core/errors.ts";
-import { readManifest } from "../core/formats/manifest.ts";
 import { promptSchema } from "../core/text/codec.ts";
 import { writeActivations } from "../core/probe/activations.ts";
 import { openGpu } from "../gpu/device.ts";
 import { extract } from "../gpu/extract.ts";
-import { openRun, openSession } from "../gpu/session.ts";
 import { interruptSignal, runTask } from "./cli.ts";
 import { openDataset } from "./dataset.ts";
 import { DiskFolder } from "./folder.ts";
 import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
+import { openChosen, tunedFlags, tunedParent } from "./tuned.ts";
 import { weightSettings, weightsOf } from "./weights.ts";
 
 await runTask({
@@ -23,9 +22,7 @@ await runTask({
   summary: "Write the activations that a model has on pictures, layer by layer",
   schema: z.object({
     ...modelFlags,
-    run: z.string().optional().describe(
-      "folder of a finished run of that model; without it the model as it is",
-    ),
+    ...tunedFlags,
     data: z.array(z.string()).describe("LLaVA- or Qwen-VL-format JSON files, one a set: u1.json,u2.json"),
     images: z.array(z.string()).describe("their image folders, in the same order"),
     sets: z.array(z.string()).default(["U1", "U2"]).describe("names of the sets, in the same order"),
@@ -53,9 +50,10 @@ await runTask({
     );
     const people = items.map(({ sample }) => personOf(sample));
     const base = await modelFolder(config.model, config), gpu = await openGpu(config.adapter);
-    const session = config.run
-      ? await openRun(gpu, base, new DiskFolder(config.run), weightsOf(config), config)
-      : await openSession(gpu, base, { weights: weightsOf(config), text: promptSchema.parse(config) });
+    const session = await openChosen(gpu, base, config, {
+      weights: weightsOf(config),
+      text: promptSchema.parse(config),
+    });
     const bar = progress("extracting", items.length);
     const requests = config.sites.flatMap((site) =>
       config.reductions.map((reduction) => ({ site, reduction }))
@@ -79,8 +77,7 @@ await runTask({
       set,
       scene: sample.id,
     }));
-    const parents: Record<string, string> = { model: session.hash };
-    if (config.run) parents.run = (await readManifest(new DiskFolder(config.run), "run")).hash;
+    const parents: Record<string, string> = { model: session.hash, ...await tunedParent(config) };
     sources.forEach(({ hash }, i) => parents[`data ${config.sets[i]}`] = hash);
     await writeActivations(new DiskFolder(config.out), rows, features, {
       config: { ...config },

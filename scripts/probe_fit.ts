@@ -83,7 +83,7 @@ async function originOf(
     model: {
       name: typeof config.model === "string" ? config.model : "unnamed",
       hash: parents.model,
-      adapter: parents.run ?? null,
+      adapter: parents.run ?? parents.adapter ?? null,
     },
     prompt: config.prompt as string,
     parents: { activations: hash },

@@ -4,19 +4,19 @@
  */
 import { z } from "zod";
 import { InputError, Interrupted } from "../core/errors.ts";
-import { readManifest, sha256 } from "../core/formats/manifest.ts";
+import { sha256 } from "../core/formats/manifest.ts";
 import { decodeImage } from "../core/image/codecs.ts";
 import type { Picture } from "../core/image/picture.ts";
 import { type FeatureScore, loadProbe, scoreProbe, type StoredProbe } from "../core/probe/stored.ts";
 import { promptSchema } from "../core/text/codec.ts";
 import { openGpu } from "../gpu/device.ts";
-import { openRun, openSession } from "../gpu/session.ts";
 import { interruptSignal, type Task } from "./cli.ts";
 import { encodePicture } from "./encoder.ts";
 import { DiskFolder, openFile } from "./folder.ts";
 import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
 import { formatTable } from "./table.ts";
+import { openChosen, tunedFlags, tunedParent } from "./tuned.ts";
 import { weightSettings, weightsOf } from "./weights.ts";
 
 /** The activations of a picture that a probe reads: (dim) a feature. */
@@ -69,7 +69,8 @@ export function scoreTable(probe: StoredProbe, scores: readonly PictureScore[]):
 const scoreSchema = z.object({
   probe: z.string().describe("folder of the stored probe"),
   ...modelFlags,
-  run: z.string().optional().describe("folder of the run that the probe was fitted on, if it was one"),
+  run: tunedFlags.run.describe("folder of the run that the probe was fitted on, if it was one"),
+  peft: tunedFlags.peft.describe("folder of the adapter that the probe was fitted on, if peft wrote it"),
   ...promptSchema.shape,
   ...weightSettings,
   adapter: z.string().optional().describe("WebGPU adapter by name or index"),
@@ -79,24 +80,21 @@ const scoreSchema = z.object({
 /** @throws InputError unless model and run are those that the probe names */
 async function openEncoder(
   probe: StoredProbe,
-  { model, mmProjector, visionTower, run, weights: type, quant, adapter, ...text }: z.infer<
+  { model, mmProjector, visionTower, run, peft, weights: type, quant, adapter, ...text }: z.infer<
     typeof scoreSchema
   >,
 ): Promise<{ encode: EncodePicture; close(): void }> {
-  const folder = run === undefined ? null : new DiskFolder(run);
-  const hash = folder ? (await readManifest(folder, "run")).hash : null;
+  const parent = await tunedParent({ run, peft }), hash = parent.run ?? parent.adapter ?? null;
   if (hash !== probe.model.adapter) {
     throw new InputError(
-      `Cannot score with the probe "${probe.id}": --run is ${hash ?? "missing"}, expected ${
-        probe.model.adapter ?? "none"
-      }`,
+      `Cannot score with the probe "${probe.id}": --${peft === undefined ? "run" : "peft"} is ${
+        hash ?? "missing"
+      }, expected ${probe.model.adapter ?? "none"}`,
     );
   }
   const weights = weightsOf({ weights: type, quant });
   const base = await modelFolder(model, { mmProjector, visionTower }), gpu = await openGpu(adapter);
-  const session = folder
-    ? await openRun(gpu, base, folder, weights, text)
-    : await openSession(gpu, base, { weights, text: promptSchema.parse(text) });
+  const session = await openChosen(gpu, base, { run, peft }, { weights, text: promptSchema.parse(text) });
   if (session.hash !== probe.model.hash) {
     gpu.close();
     throw new InputError(
