@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { InputError } from "../core/errors.ts";
 import { openWeights, type WeightSource } from "../core/formats/checkpoint.ts";
-import { bytesSource, MemoryFolder } from "../core/formats/folder.ts";
+import { type ByteSource, bytesSource, MemoryFolder } from "../core/formats/folder.ts";
 import { openPytorch } from "../core/formats/pytorch.ts";
 import { encodeSafetensors } from "../core/formats/safetensors.ts";
 import { DiskFolder } from "../scripts/folder.ts";
@@ -222,6 +222,40 @@ Deno.test("big-endian, compressed and doubled entries are refused", async () => 
     open("text", latin("version https://git-lfs.github.com/spec/v1\n")),
     /no ZIP directory/,
   );
+});
+
+Deno.test("zip64: entries beyond four gigabytes are found where its records say", async () => {
+  const plain = zip({ "a/data.pkl": latin("\x80\x02}."), "a/byteorder": "little" }), gap = 5e9;
+  const view = new DataView(plain.buffer),
+    end = plain.length - 22,
+    directory = view.getUint32(end + 16, true);
+  const head = plain.slice(0, directory), entries: number[] = [];
+  const u64 = (n: number) => Array.from({ length: 8 }, (_, i) => Math.floor(n / 256 ** i) % 256);
+  for (let at = directory; at < end;) {
+    const next = at + 46 + view.getUint16(at + 28, true), entry = [...plain.subarray(at, next)];
+    entry.splice(30, 2, 12, 0); // the length of the extras
+    entry.splice(42, 4, 255, 255, 255, 255);
+    entries.push(...entry, 1, 0, 8, 0, ...u64(view.getUint32(at + 42, true) + gap));
+    at = next;
+  }
+  const start = gap + head.length, record = start + entries.length;
+  const counts = [...u64(2), ...u64(2), ...u64(entries.length), ...u64(start)];
+  const tail = [...entries, 0x50, 0x4b, 6, 6, ...u64(44), ...Array(12).fill(0), ...counts];
+  tail.push(0x50, 0x4b, 6, 7, 0, 0, 0, 0, ...u64(record), 1, 0, 0, 0);
+  tail.push(0x50, 0x4b, 5, 6, 0, 0, 0, 0, ...Array(4).fill(255), ...Array(8).fill(255), 0, 0);
+  const late = Uint8Array.from([...head, ...tail]);
+  const source: ByteSource = {
+    name: "late",
+    size: gap + late.length,
+    close: () => {},
+    readAt: (offset, length) => {
+      const bytes = new Uint8Array(length), from = offset - gap; // what lies before is all zero
+      if (from >= 0) bytes.set(late.subarray(from, from + length));
+      else if (from + length > 0) bytes.set(late.subarray(0, from + length), -from);
+      return Promise.resolve(bytes);
+    },
+  };
+  await assert.rejects(openPytorch(source), /its dictionary has no tensors, only nothing$/);
 });
 
 for (const file of ["tensors.bin", "legacy.bin"]) {
