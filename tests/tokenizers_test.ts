@@ -5,15 +5,14 @@
 import assert from "node:assert/strict";
 import { InputError } from "../core/errors.ts";
 import { type Folder, MemoryFolder } from "../core/formats/folder.ts";
+import { sentencePieceModel } from "../core/formats/gguf_pieces.ts";
 import { Random } from "../core/random.ts";
 import { mergeParts } from "../core/text/merge.ts";
 import { openTokenizer } from "../core/text/open_tokenizer.ts";
-import { sentencePieceFromPieces } from "../core/text/sentencepiece.ts";
 import { parseSentencePiece } from "../core/text/sentencepiece_model.ts";
 import { textStream } from "../core/text/text_stream.ts";
 import { tinyTokenizer, tinyTokenizerJson } from "../core/text/tiny.ts";
 import type { Tokenizer } from "../core/text/tokenizer.ts";
-import { readTokenSettings } from "../core/text/token_settings.ts";
 import { DiskFolder } from "../scripts/folder.ts";
 import { FIXTURES } from "./check.ts";
 
@@ -207,6 +206,16 @@ Deno.test("tokens of the small files: ids of their own, the next free one, ends 
   );
 });
 
+Deno.test("a token may be spelled as anything that an object has", async () => {
+  const json = JSON.stringify(await readJson("qwen2/tokenizer.json"));
+  const named = json.replace('"vocab":{', '"vocab":{"__proto__":520,"constructor":521,');
+  const folder = await changed(ROOT.folder("qwen2"), {});
+  await folder.write("tokenizer.json", named);
+  const tokenizer = await openTokenizer(folder);
+  assert.deepEqual(["__proto__", "constructor", "toString"].map(tokenizer.idOf), [520, 521, undefined]);
+  assert.equal(tokenizer.decode(tokenizer.encode("__proto__ constructor")), "__proto__ constructor");
+});
+
 Deno.test("without legacy only the first stretch of a text gets a space in front", async () => {
   const { tokens, first } = { tokens: tokenizers.sentencepiece, first: "not</s>not" };
   const config = { ...await readJson("sentencepiece/tokenizer_config.json"), legacy: false };
@@ -220,21 +229,18 @@ Deno.test("without legacy only the first stretch of a text gets a space in front
   assert.notDeepEqual(modern.encode(first, { special: true }), tokens.encode(first, { special: true }));
 });
 
-Deno.test("pieces, scores and types of a GGUF file make the same tokenizer as tokenizer.model", async () => {
+Deno.test("a model written from the pieces, scores and types of a GGUF file is the same tokenizer", async () => {
   const folder = ROOT.folder("sentencepiece");
   const { pieces } = parseSentencePiece(await folder.read("tokenizer.model"), "model");
   const lists = {
-    texts: pieces.map(({ text }) => text),
-    scores: Float32Array.from(pieces, ({ score }) => score),
+    tokens: pieces.map(({ text }) => text),
+    scores: pieces.map(({ score }) => score),
     types: pieces.map(({ type }) => type),
   };
-  const made = sentencePieceFromPieces(lists, await readTokenSettings(folder), "pieces");
-  texts.forEach((text, i) => assert.deepEqual(made.encode(text), cases.sentencepiece.plain[i]));
-  const short = { ...lists, types: [1] };
-  assert.throws(
-    () => sentencePieceFromPieces(short, { named: {}, extra: [], added: [], stops: [] }, "pieces"),
-    InputError,
+  const written = await openTokenizer(
+    await changed(folder, { "tokenizer.model": sentencePieceModel(lists, true) }),
   );
+  texts.forEach((text, i) => assert.deepEqual(written.encode(text), cases.sentencepiece.plain[i]));
 });
 
 Deno.test("what it cannot follow exactly is refused by name", async () => {

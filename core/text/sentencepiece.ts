@@ -160,26 +160,3 @@ function controlPiece(pieces: readonly Piece[], text: string): number | undefine
   const id = pieces.findIndex((piece) => piece.type === PieceType.control && piece.text === text);
   return id < 0 ? undefined : id;
 }
-
-/**
- * The same from three lists of equal length, as GGUF files hold them: `types` are of PieceType. A dummy prefix is added
- * unless `addsPrefixSpace` says no; spaces are kept as they are.
- * @throws InputError when the lists differ in length, or for vocabularies it refuses
- */
-export function sentencePieceFromPieces(
-  { texts, scores, types }: { texts: readonly string[]; scores: ArrayLike<number>; types: ArrayLike<number> },
-  settings: TokenSettings,
-  where: string,
-): Tokenizer {
-  if (scores.length !== texts.length || types.length !== texts.length) {
-    throw new InputError(
-      `Cannot use ${where}: it has ${texts.length} pieces, ${scores.length} scores and ${types.length} types`,
-    );
-  }
-  const pieces = texts.map((text, i) => ({ text, score: scores[i], type: types[i] }));
-  return sentencePieceTokenizer(
-    { pieces, addsDummyPrefix: true, removesExtraSpaces: false },
-    settings,
-    where,
-  );
-}

@@ -20,8 +20,15 @@ const fileSchema = z.looseObject({
   decoder: z.unknown(),
   model: z.looseObject({ type: z.string().optional(), vocab: z.unknown() }),
 });
+/** Not z.record, which copies 150,000 entries and leaves out a token spelled "__proto__". */
+const vocab = z.custom<Record<string, number>>(
+  (value) =>
+    typeof value === "object" && value !== null &&
+    Object.values(value).every((id) => Number.isInteger(id) && id >= 0),
+  "expected an object of tokens and their ids",
+);
 const modelSchema = z.looseObject({
-  vocab: z.record(z.string(), z.int().min(0)),
+  vocab,
   merges,
   unk_token: z.string().nullish(),
   continuing_subword_prefix: z.literal("").nullish(),
