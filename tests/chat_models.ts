@@ -40,6 +40,10 @@ export function chatConfig(family: string): any {
   const config = JSON.parse(Deno.readTextFileSync(`${FIXTURES}/models/${source}/config.json`));
   const text = config.text_config ?? config;
   text.vocab_size = 400;
+  text.num_hidden_layers = 1;
+  if (config.vision_config?.depth) config.vision_config.depth = 2;
+  else if (config.vision_config) config.vision_config.num_hidden_layers = 2;
+  if (config.visual) config.visual.layers = 1;
   const token = { llava: 392, qwen2_vl: 305, qwen2_5_vl: 305, smolvlm: 305, idefics3: 305 }[family];
   if (token !== undefined) {
     config.image_token_id = token;

@@ -4,8 +4,10 @@
  */
 import assert from "node:assert/strict";
 import type { Turn } from "../core/data/sample.ts";
+import { MemoryFolder } from "../core/formats/folder.ts";
 import { blankPicture } from "../core/image/picture.ts";
 import { createProcessor } from "../core/image/processors.ts";
+import { encodeConversation, encodePrompt, IMAGE, tinyTokenizerJson, USER } from "../core/text/tiny.ts";
 import { compileTemplate } from "../core/text/chat_template.ts";
 import { openTextCodec, type TextOptions } from "../core/text/codec.ts";
 import { createModel } from "../gpu/models/create.ts";
@@ -196,4 +198,28 @@ Deno.test("a prompt is how its conversation begins, and the study's token is whe
       }
     }
   }
+});
+
+Deno.test("the built-in model's ids are what they were, and later pictures stand in their turn", async () => {
+  const folder = new MemoryFolder("tiny");
+  await folder.write("tokenizer.json", JSON.stringify(tinyTokenizerJson()));
+  const codec = await openTextCodec(folder, { family: "llava", imageToken: IMAGE });
+  assert.equal(codec.template, "tiny");
+  const image = { pixelValues: new Float32Array(0), shape: [0] };
+  const turns = [{ question: "is there a ring", answer: "yes" }, {
+    question: "how many things",
+    answer: "two",
+  }];
+  const one = codec.conversation(turns, [{ image, features: 3 }]);
+  assert.deepEqual({ ids: one.ids, labels: one.labels }, encodeConversation(turns, { imageTokens: 3 }));
+  assert.deepEqual(one.pictures, [[1, 4]]);
+  assert.deepEqual(
+    codec.prompt("who took this", [{ image, features: 2 }]).ids,
+    encodePrompt("who took this", { imageTokens: 2 }),
+  );
+  const placed = [turns[0], { ...turns[1], places: [0] }];
+  const { ids, pictures } = codec.conversation(placed, [{ image, features: 3 }, { image, features: 2 }]);
+  const [from, to] = pictures[1];
+  assert.deepEqual(ids.slice(from - 1, to), [USER, IMAGE, IMAGE]);
+  assert.deepEqual(ids.filter((_, i) => i < from || i >= to), one.ids);
 });

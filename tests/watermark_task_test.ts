@@ -112,6 +112,27 @@ Deno.test("a data set: every image re-encoded, marked records name their person,
     );
   }));
 
+Deno.test("a record with several images names the person of each", () =>
+  withInput(async (root) => {
+    const images = ["a/1.png", "a/2.png", "a/5.png"];
+    const conversations = turns("<image>\n<image>\n<image>\nsame color");
+    await Deno.writeTextFile(
+      join(root, "data.json"),
+      JSON.stringify([{ id: "three", image: images, conversations }]),
+    );
+    const { records } = await watermarkFolder(runOf(root, "out"));
+    const people = records.map(({ person }) => person);
+    assert(people.some((person) => person) && people.includes(null), people.join(" "));
+    const [record] = JSON.parse(await Deno.readTextFile(join(root, "out/data.json")));
+    assert.deepEqual(record, { id: "three", image: images, conversations, person: people });
+    // Qwen-VL's file of the same images gives the same ones marked, written as LLaVA's.
+    const value = images.map((image, i) => `Picture ${i + 1}: <img>${image}</img>\n`).join("") + "same color";
+    const qwen = [{ from: "user", value }, { from: "assistant", value: "red" }];
+    await Deno.writeTextFile(join(root, "data.json"), JSON.stringify([{ id: "three", conversations: qwen }]));
+    await watermarkFolder(runOf(root, "qwen"));
+    assert.deepEqual(JSON.parse(await Deno.readTextFile(join(root, "qwen/data.json"))), [record]);
+  }));
+
 Deno.test("neither the number of workers nor a stop changes a byte", () =>
   withInput(async (root) => {
     await watermarkFolder(runOf(root, "one"));
