@@ -18,6 +18,7 @@ import { matmulNT } from "../gpu/ops/matmul.ts";
 import { relative } from "../gpu/parity.ts";
 import { Tape } from "../gpu/tape.ts";
 import { DiskFolder } from "../scripts/folder.ts";
+import { modelFolder } from "../scripts/model.ts";
 import { FIXTURES } from "./check.ts";
 
 const gpu = await openGpu();
@@ -172,4 +173,26 @@ Deno.test("parts that do not fit are refused by file and field", async () => {
     logitsOf(await composeLlava({ language: vicuna, tower })),
     /missing "model\.multi_modal_projector/,
   );
+});
+
+Deno.test("a task's flags name the parts, as folders or files", async () => {
+  const at = (name: string) => `${root.path}/${name}`;
+  const flags = { visionTower: at("clip"), mmProjector: at("mm_projector.bin") };
+  for (const mmProjector of [flags.mmProjector, root.path]) {
+    const folder = await modelFolder(at("vicuna"), { ...flags, mmProjector });
+    assert.equal((await configOf(folder)).model_type, "llava");
+    const source = await openWeights(folder);
+    assert.deepEqual(source.shape("model.multi_modal_projector.linear_1.weight"), [32, 16]);
+    source.close();
+  }
+  const missing = modelFolder(at("release"));
+  await assert.rejects(
+    missing,
+    /comes without its vision tower, .* copy of "openai\/clip-tiny" with --vision-tower$/,
+  );
+  await assert.rejects(
+    modelFolder(at("vicuna"), { mmProjector: flags.mmProjector }),
+    /--vision-tower is missing$/,
+  );
+  assert.equal((await configOf(await modelFolder(at("vicuna")))).model_type, "llama");
 });
