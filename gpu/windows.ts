@@ -10,7 +10,7 @@ import { byteLength, NF4_STEP, rowStep, type Tensor } from "./tensor.ts";
 export interface WindowOptions {
   /** Bytes of a window, the device's limit of a binding by default. */
   limit?: number;
-  /** Windows start at multiples of so many rows, a power of two. */
+  /** Windows start at multiples of so many rows. */
   unit?: number;
 }
 
@@ -25,7 +25,9 @@ export function rowWindows(
 ): [number, number][] {
   const T = xs[0].shape[0];
   if (xs.every(({ bytes }) => bytes <= limit)) return [[0, T]];
-  const step = Math.max(unit, ...xs.map(firstStep)), most = Math.min(...xs.map((x) => fitting(x, limit)));
+  const aligned = Math.max(...xs.map(firstStep)), most = Math.min(...xs.map((x) => fitting(x, limit)));
+  let step = unit;
+  while (step % aligned) step *= 2; // `aligned` is a power of two
   if (most < step) {
     const shapes = xs.map(({ shape }) => `(${shape.join(", ")})`).join(" and ");
     throw new InputError(

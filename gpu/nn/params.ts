@@ -2,6 +2,7 @@
  * Parameters and where they live: a module tree declares names and shapes without a device, `place` allocates them.
  * Frozen ones get a buffer each (f32 or packed bf16); trained ones share slabs with their gradients and moments.
  */
+import { InputError } from "../../core/errors.ts";
 import { sizeOf } from "../../core/shape.ts";
 import type { Gpu } from "../device.ts";
 import { type Tensor, tensorOver } from "../tensor.ts";
@@ -126,6 +127,7 @@ const ALIGN = 64;
 /**
  * Allocates the trained parameters in slabs, zeroed, and points each parameter and its gradient into them.
  * @param decays sets apart what decay spares; without it everything decays
+ * @throws InputError for a parameter that no buffer of the device holds
  */
 export function placeTrained(
   gpu: Gpu,
@@ -158,7 +160,14 @@ export function placeTrained(
     };
     for (const member of chosen.filter((param) => param.group === group)) {
       const need = Math.ceil(sizeOf(member.shape) / ALIGN) * ALIGN;
-      if (size + need > limit) close();
+      if (4 * need > gpu.pool.largest) {
+        throw new InputError(
+          `Cannot train "${member.name}": it takes ${
+            4 * need
+          } bytes, the device's largest buffer has ${gpu.pool.largest}`,
+        );
+      }
+      if (size + need > limit) close(); // one beyond the limit has a slab of its own, which ops cut
       members.push(member);
       offsets.push(size);
       size += need;

@@ -5,8 +5,8 @@
 import { sizeOf } from "../../core/shape.ts";
 import { type Gpu, gridFor } from "../device.ts";
 import type { Scalar } from "../kernel.ts";
-import { runPointwise, twins } from "../panels.ts";
-import type { Tensor } from "../tensor.ts";
+import { evenParts, runPointwise, twins } from "../panels.ts";
+import { rowsOf, type Tensor, viewAs } from "../tensor.ts";
 import source from "./adamw.wgsl" with { type: "text" };
 
 const scalars = ["keep", "beta2", "new1", "new2", "rate", "root2", "eps", "maxNorm"];
@@ -74,17 +74,26 @@ export function adamw(gpu: Gpu, { param, grad, m, v }: AdamwState, options: Adam
 export function gradNorm(gpu: Gpu, grads: readonly Tensor[]): Tensor {
   const norm = gpu.empty([1]);
   using _scope = gpu.pool.scope();
-  const counts = grads.map(({ shape }) =>
+  const parts = grads.flatMap((grad) => bindable(gpu, grad));
+  const counts = parts.map(({ shape }) =>
     Math.min(MAX_SHARES, Math.max(1, Math.ceil(sizeOf(shape) / SHARE_VALUES)))
   );
   const total = counts.reduce((sum, count) => sum + count, 0);
   const shares = gpu.empty([total]);
   let first = 0;
-  grads.forEach((grad, i) => {
+  parts.forEach((grad, i) => {
     const N = sizeOf(grad.shape);
     gpu.run(squares, { N, first, shares: counts[i] }, [grad], [shares], gridFor(counts[i]));
     first += counts[i];
   });
   gpu.run(root, { shares: total }, [shares], [norm], [1]);
   return norm;
+}
+
+/** A tensor in the fewest parts that fit into a binding. */
+function bindable(gpu: Gpu, x: Tensor): Tensor[] {
+  const N = sizeOf(x.shape);
+  return evenParts(N, gpu.bindingLimit / 4, 64).map(([first, count]) =>
+    rowsOf(viewAs(x, [N, 1]), first, count)
+  );
 }

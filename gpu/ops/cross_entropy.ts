@@ -62,7 +62,7 @@ export function crossEntropy(
   const dRows = tape.recording && hidden.requiresGrad ? tape.empty([M, C]) : undefined;
   const dHead = tape.recording && head.requiresGrad ? head.grad ?? tape.empty([V, C]) : undefined;
   const GRADIENT = dRows || dHead ? 1 : 0, LANES = gpu.isCpu ? 1 : GROUP;
-  const step = chunkRows(C, V, chunk);
+  const step = chunkRows(C, V, Math.min(chunk, gpu.bindingLimit));
 
   using _scope = gpu.pool.scope();
   const labels = gpu.upload(Uint32Array.from(targets));

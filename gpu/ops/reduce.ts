@@ -8,6 +8,7 @@ import { type Gpu, gridFor } from "../device.ts";
 import { rowPanels, twins } from "../panels.ts";
 import type { Tape } from "../tape.ts";
 import { rowsOf, type Tensor, viewAs } from "../tensor.ts";
+import { rowWindows } from "../windows.ts";
 import source from "./reduce.wgsl" with { type: "text" };
 import { sparseGradient, sparseProduct } from "./sparse_rows.ts";
 
@@ -32,7 +33,7 @@ export function columnSum(
   const height = Math.max(STRIP_ROWS, Math.ceil(Math.sqrt(T))), strips = Math.ceil(T / height);
   const stage = (T: number, height: number, x: Tensor, out: Tensor, ACCUMULATE: number) => {
     const panels = rowPanels(gpu, T, C, height);
-    for (const [first, rows] of panels ?? [[0, T]]) {
+    for (const [first, rows] of panels ?? rowWindows(gpu, [x], { unit: height })) {
       const sizes = { T: rows, C: C / width, height, strip0: first / height };
       const grid = gridFor(Math.ceil(rows / height) * C / width);
       gpu.run(panels ? columns4.panel : storage, sizes, [rowsOf(x, first, rows)], [out], grid, {

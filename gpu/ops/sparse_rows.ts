@@ -6,7 +6,8 @@ import { type SparseRows, transposeRows } from "../../core/sparse_rows.ts";
 import { type Gpu, gridFor } from "../device.ts";
 import { kernel } from "../kernel.ts";
 import type { Tape } from "../tape.ts";
-import type { Tensor } from "../tensor.ts";
+import { rowsOf, type Tensor } from "../tensor.ts";
+import { rowWindows } from "../windows.ts";
 import source from "./sparse_rows.wgsl" with { type: "text" };
 
 const sizes = { R: "u32", C: "u32", E: "u32" } as const;
@@ -28,6 +29,13 @@ export function sparseProduct(
         out.shape.join(", ")
       })`,
     );
+  }
+  const windows = rowWindows(gpu, [out]);
+  if (windows.length > 1) {
+    for (const [first, count] of windows) {
+      sparseProduct(gpu, cutRows(matrix, first, count), x, rowsOf(out, first, count), { accumulate });
+    }
+    return;
   }
   const { R, words } = pack(matrix, accumulate);
   const E = matrix.entries.length, WEIGHTED = matrix.weights ? 1 : 0, ACCUMULATE = accumulate ? 1 : 0;
@@ -64,6 +72,21 @@ export function sparseGradient(gpu: Gpu, matrix: SparseRows, x: Tensor, dy: Tens
   const dx = gpu.empty(x.shape);
   sparseProduct(gpu, back, dy, dx);
   return dx;
+}
+
+/** Some rows of a matrix. */
+function cutRows(
+  { starts, entries, weights, columns }: SparseRows,
+  first: number,
+  count: number,
+): SparseRows {
+  const from = starts[first], to = starts[first + count];
+  return {
+    columns,
+    starts: starts.slice(first, first + count + 1).map((start) => start - from),
+    entries: entries.subarray(from, to),
+    weights: weights?.slice(from, to),
+  };
 }
 
 /** The lists as one buffer, in the order of the kernel; when accumulating, rows without entries are left out. */

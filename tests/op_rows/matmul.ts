@@ -143,6 +143,42 @@ export const rows: Row[] = [
       assert.deepEqual(part, whole.slice(2 * C), "rows");
     },
   })),
+  // 160 KiB hold a packed block's 128 rows, 32 KiB do not; everything is larger, and so are the 4-bit codes for 32.
+  ...[32, 160].map((kib): Row => ({
+    op: ["matmulNT", "matmulNN", "matmulTN"],
+    name: `cut to bindings of ${kib} KiB`,
+    tuned: true,
+    check: async (gpu) => {
+      const limited = new Gpu(gpu.device, gpu.adapter, kib * 1024), T = 130, N = 300, K = 264;
+      const x = gpu.upload(normal([T, K]), [T, K]), dy = gpu.upload(normal([T, N]), [T, N]);
+      const bias = gpu.upload(normal([1, N]));
+      const run = (on: Gpu) => {
+        using scope = on.pool.scope();
+        const out = (rows: number, columns: number, into: (out: Tensor) => void) => {
+          const tensor = gpu.upload(start.subarray(0, rows * columns), [rows, columns]);
+          into(tensor);
+          on.submit();
+          return scope.keep(tensor);
+        };
+        return [
+          ...weights.flatMap((w) => [
+            out(T, N, (to) => matmulNT(on, x, w, to, { bias })),
+            out(T, K, (to) => matmulNN(on, dy, w, to, { alpha: 0.5, accumulate: true })),
+          ]),
+          out(N, K, (to) => matmulTN(on, dy, x, to)),
+          out(N, K, (to) => matmulTN(on, dy, x, to, { accumulate: true })),
+        ];
+      };
+      const start = normal([N, K]);
+      const weights = (["f32", "bf16", "nf4"] as const).map((dtype) => weight(gpu, [N, K], dtype).tensor);
+      gpu.submit();
+      const whole = run(gpu), dispatches = limited.dispatches, cut = run(limited);
+      assert(limited.dispatches - dispatches > cut.length, "something was cut");
+      const values = await gpu.read(...whole, ...cut);
+      whole.forEach((_, i) => allclose(`product ${i}`, values[whole.length + i], values[i], 1e-6));
+      await limited.check();
+    },
+  })),
   {
     op: ["matmulNT", "packColumns"],
     name: "refuse what does not fit",
