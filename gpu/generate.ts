@@ -6,6 +6,7 @@ import type { EncodedSample } from "../core/data/pack.ts";
 import { InputError } from "../core/errors.ts";
 import { Random } from "../core/random.ts";
 import { checkSampling, logSoftmax, pickToken, type Sampling } from "../core/sampling.ts";
+import { firstStop } from "../core/text/stop_texts.ts";
 import { addTokens, closeContext, readPrompts } from "./context.ts";
 import type { Gpu } from "./device.ts";
 import type { Model } from "./models/model.ts";
@@ -90,8 +91,8 @@ function finish(
   if (ended) result.ended = "eos";
   if (!decode) return ended;
   const text = decode(ended ? result.ids.slice(0, -1) : result.ids);
-  const cut = Math.min(...stop.map((end) => text.indexOf(end)).filter((at) => at >= 0));
-  result.text = text.slice(0, Number.isFinite(cut) ? cut : undefined);
-  if (Number.isFinite(cut) && !ended) result.ended = "stop";
-  return ended || Number.isFinite(cut);
+  const cut = firstStop(text, stop);
+  result.text = cut < 0 ? text : text.slice(0, cut);
+  if (cut >= 0 && !ended) result.ended = "stop";
+  return ended || cut >= 0;
 }

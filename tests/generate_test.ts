@@ -10,6 +10,7 @@ import { readAdapter, readAdapterConfig } from "../core/formats/peft.ts";
 import { SafetensorsFile } from "../core/formats/safetensors.ts";
 import { Random } from "../core/random.ts";
 import { adjustLogits, checkSampling, logSoftmax, pickToken } from "../core/sampling.ts";
+import { firstStop, settledLength } from "../core/text/stop_texts.ts";
 import { addTokens, closeContext, readPrompts, scoreContinuations } from "../gpu/context.ts";
 import { openGpu } from "../gpu/device.ts";
 import { generate } from "../gpu/generate.ts";
@@ -264,4 +265,39 @@ Deno.test("what cannot be generated or scored is refused by name", async () => {
   closeContext(context);
   const stopped = AbortSignal.abort(new Error("enough"));
   await assert.rejects(generate(gpu, model, [prompt], { maxTokens: 1, signal: stopped }), /enough/);
+});
+
+Deno.test("a stop text is found where it starts, and its beginning is held back", () => {
+  assert.equal(firstStop("one, two\nthree", ["three", ", "]), 3);
+  assert.equal(firstStop("one", ["two"]), -1);
+  const shown = (text: string) => text.slice(0, settledLength(text, ["\nUser:", "</s>"]));
+  assert.deepEqual(["a\nUs", "a\nUx", "a<", "a</s>b<", "\nUser"].map(shown), [
+    "a",
+    "a\nUx",
+    "a",
+    "a</s>b",
+    "",
+  ]);
+});
+
+Deno.test("the task answers about a picture, in one object or as it goes, and refuses what it cannot mean", async () => {
+  const run = async (...flags: string[]) => {
+    const script = new URL("../scripts/generate.ts", import.meta.url).pathname;
+    const command = new Deno.Command("deno", { args: ["run", "-A", script, ...flags] });
+    const { code, stdout, stderr } = await command.output();
+    return { code, out: new TextDecoder().decode(stdout), error: new TextDecoder().decode(stderr) };
+  };
+  const asked = ["--prompt", "what color is the circle", "--image", `${FIXTURES}/images/rgb.png`];
+  const [whole, streamed, both] = await Promise.all([
+    run(...asked, "--json"),
+    run(...asked, "--stream"),
+    run("--raw", "--prompt", "what shape", "--ids", "5,6"),
+  ]);
+  const { text, ids, logProbs, ended } = JSON.parse(whole.out);
+  assert.deepEqual([ids.length, ended, whole.code], [logProbs.length, "eos", 0]);
+  assert(text.length > 0 && logProbs.every((x: number) => x <= 0));
+  assert.equal(streamed.out, `${text}\n`);
+  assert.match(streamed.error, /\d+ tokens read, \d+ generated in [\d.]+ s, ended by eos/);
+  assert.deepEqual([both.code, both.out], [2, ""]);
+  assert.match(both.error, /give either --prompt or --ids/);
 });
