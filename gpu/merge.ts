@@ -117,12 +117,13 @@ export const isUntied = ({ model }: Pick<Change, "model">): boolean => model.reg
 
 /**
  * Every tensor of the merged checkpoint, in the source's order, made when its chunks are asked for.
- * @param dtype of all floats, or "keep" for each tensor's own. @throws InputError for tensors the model does not know
+ * @param dtype of all floats, or "keep" for each tensor's own. @param slice elements at a time. @throws InputError for tensors the model does not know
  */
 export function mergeTensors(
   base: WeightSource,
   change: Change,
   dtype: FloatDtype | "keep",
+  slice = SLICE,
 ): StreamedTensor[] {
   const { model: { registry, rename } } = change, tensors: StreamedTensor[] = [], written = new Set<string>();
   const add = (name: string, from: string, param: string | undefined) => {
@@ -132,7 +133,7 @@ export function mergeTensors(
       name,
       dtype: wanted,
       shape,
-      chunks: () => chunksOf(base, change, { name, from, param, wanted }),
+      chunks: () => chunksOf(base, change, { name, from, param, wanted, slice }),
     });
   };
   const names = base.names(), at = new Map<string, string>();
@@ -163,13 +164,19 @@ const isFloat = (dtype: SafeDtype): boolean => ["F64", "F32", "F16", "BF16"].inc
 async function* chunksOf(
   base: WeightSource,
   { adapters, whole, source }: Change,
-  { name, from, param, wanted }: { name: string; from: string; param?: string; wanted: SafeDtype },
+  { name, from, param, wanted, slice }: {
+    name: string;
+    from: string;
+    param?: string;
+    wanted: SafeDtype;
+    slice: number;
+  },
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const replaced = param === undefined ? undefined : whole.get(param);
   const adapter = param === undefined ? undefined : adapters.get(param);
   if (!replaced && !adapter && (!isFloat(wanted) || wanted === "F64")) return yield await base.bytes(from);
   const shape = base.shape(from), size = sizeOf(shape), dtype = floatOf(wanted, name);
-  const row = size / (shape[0] ?? 1), step = Math.max(1, Math.floor(SLICE / row)) * row;
+  const row = size / (shape[0] ?? 1), step = Math.max(1, Math.floor(slice / row)) * row;
   const a = adapter && await source.f32(adapter.a);
   for (let start = 0; start < size; start += step) {
     const end = Math.min(size, start + step);

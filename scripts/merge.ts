@@ -27,7 +27,7 @@ import { DiskFolder, writeStream } from "./folder.ts";
 import { modelFlags, modelFolder } from "./model.ts";
 import { progress } from "./progress.ts";
 
-const mergeSchema = z.object({
+export const mergeSchema = z.object({
   ...modelFlags,
   run: z.string().optional().describe("folder of a finished run of that model"),
   peft: z.string().optional().describe("folder of an adapter that peft wrote, instead of a run"),
@@ -107,8 +107,13 @@ const isCompanion = (name: string) =>
   !name.includes("/") && name !== MANIFEST && name !== "config.json" && !name.endsWith(".index.json") &&
   (/\.(json|txt|model|tiktoken|jinja|py|md|ttf)$/.test(name) || /^(LICEN[CS]E|NOTICE)/.test(name));
 
-async function writeShards(out: DiskFolder, shards: readonly Shard[], state: State): Promise<void> {
-  const total = shards.reduce((sum, { bytes }) => sum + bytes, 0), signal = interruptSignal();
+async function writeShards(
+  out: DiskFolder,
+  shards: readonly Shard[],
+  state: State,
+  signal?: AbortSignal,
+): Promise<void> {
+  const total = shards.reduce((sum, { bytes }) => sum + bytes, 0);
   const bar = progress("writing MB", Math.floor(total / 1e6));
   let done = 0;
   for (const shard of shards) {
@@ -122,7 +127,7 @@ async function writeShards(out: DiskFolder, shards: readonly Shard[], state: Sta
         `${out.path}/${shard.file}`,
         async function* () {
           for await (const chunk of shardChunks(shard)) {
-            if (signal.aborted) {
+            if (signal?.aborted) {
               throw new Interrupted("Stopped; the same command goes on after the last whole file");
             }
             yield chunk;
@@ -164,7 +169,11 @@ function toleranceOf({ weights }: MergeConfig, shards: readonly Shard[]): number
   return Math.max(...[...types].map((type) => TOLERANCE[type] ?? 0));
 }
 
-async function merge(config: MergeConfig): Promise<void> {
+/**
+ * Merges and returns what was done; `kept` is false where the logits differed by more than the type explains, and the
+ * folder is gone then. @throws InputError for inputs that do not fit, Interrupted with whole files left to go on from
+ */
+export async function merge(config: MergeConfig, signal?: AbortSignal) {
   const inputs = await inputsOf(config), { base, tuned } = inputs, out = new DiskFolder(config.out);
   const dtype = config.dtype === "keep" ? "keep" : config.dtype.toUpperCase() as FloatDtype;
   const [, size, unit] = config.shardSize.match(/^([\d.]+)(..)$/)!, limit = Number(size) * UNITS[unit];
@@ -178,41 +187,47 @@ async function merge(config: MergeConfig): Promise<void> {
     await out.write("config.json", await mergedConfig(base, change, dtype));
     for (const name of (await base.list()).filter(isCompanion)) await out.write(name, await base.read(name));
     if (index) await out.write("model.safetensors.index.json", index);
-    await writeShards(out, shards, state);
+    await writeShards(out, shards, state, signal);
     const tolerance = toleranceOf(config, shards);
     const checked = config.check ? { ...await compare(config, inputs, out), tolerance } : null;
-    if (checked && !(checked.logits_rel <= tolerance)) {
-      await Deno.remove(out.path, { recursive: true });
-      console.error(
-        `merge: Cannot keep "${out.path}": its logits differ by ${checked.logits_rel} from those of base and adapter, expected at most ${tolerance}`,
-      );
-      Deno.exitCode = 1;
-      return;
-    }
-    await out.remove(STATE);
+    const kept = !checked || checked.logits_rel <= tolerance;
     const facts = {
       merged: change.adapters.size,
       replaced: change.whole.size,
       bytes: shards.flatMap(({ tensors }) => tensors).reduce((sum, tensor) => sum + bytesOf(tensor), 0),
       checked,
     };
-    await writeManifest(out, {
-      ...{ kind: "model", parents: inputs.parents, config: { ...config }, facts, known: state.files },
-    });
-    console.log(JSON.stringify(facts));
+    if (kept) {
+      await out.remove(STATE);
+      await writeManifest(out, {
+        ...{ kind: "model", parents: inputs.parents, config: { ...config }, facts, known: state.files },
+      });
+    } else await Deno.remove(out.path, { recursive: true });
+    return { kept, ...facts };
   } finally {
     source.close();
     change?.source.close();
   }
 }
 
-await runTask({
-  name: "merge",
-  summary: "Write a checkpoint with an adapter or a run merged into it",
-  schema: mergeSchema,
-  examples: [
-    "deno task merge --run runs/first --out models/merged",
-    "deno task merge --model path/to/llava --peft path/to/adapter --out models/merged --dtype bf16",
-  ],
-  run: merge,
-});
+if (import.meta.main) {
+  await runTask({
+    name: "merge",
+    summary: "Write a checkpoint with an adapter or a run merged into it",
+    schema: mergeSchema,
+    examples: [
+      "deno task merge --run runs/first --out models/merged",
+      "deno task merge --model path/to/llava --peft path/to/adapter --out models/merged --dtype bf16",
+    ],
+    async run(config) {
+      const { kept, ...facts } = await merge(config, interruptSignal());
+      console.log(JSON.stringify(facts));
+      if (kept) return;
+      const { logits_rel, tolerance } = facts.checked!;
+      console.error(
+        `merge: Cannot keep "${config.out}": its logits differ by ${logits_rel} from those of base and adapter, expected at most ${tolerance}`,
+      );
+      Deno.exitCode = 1;
+    },
+  });
+}
