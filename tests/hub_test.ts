@@ -37,8 +37,11 @@ const name = parseHubName("org/name")!;
 const blobOf = (file: keyof typeof files): string =>
   hashOf(file, typeof files[file] === "string" ? new TextEncoder().encode(files[file]) : files[file]);
 
+const scratch = await Deno.makeTempDir();
+globalThis.addEventListener("unload", () => Deno.removeSync(scratch, { recursive: true }));
+
 async function settingsFor(endpoint: string, change: Partial<HubSettings> = {}): Promise<HubSettings> {
-  const cache = await Deno.makeTempDir();
+  const cache = await Deno.makeTempDir({ dir: scratch });
   return { endpoint, cache, offline: false, retryMs: 1, ...change };
 }
 
@@ -286,7 +289,7 @@ Deno.test("the environment says where hub and cache are, as for Hugging Face's o
 
 Deno.test("a model is opened by its name, and a folder of that name goes first", async () => {
   await using hub = fakeHub(files);
-  const { cache } = await settingsFor(hub.endpoint), home = await Deno.makeTempDir();
+  const { cache } = await settingsFor(hub.endpoint), home = await Deno.makeTempDir({ dir: scratch });
   const before = { HF_ENDPOINT: Deno.env.get("HF_ENDPOINT"), HF_HUB_CACHE: Deno.env.get("HF_HUB_CACHE") };
   Deno.env.set("HF_ENDPOINT", hub.endpoint);
   Deno.env.set("HF_HUB_CACHE", cache);
