@@ -45,6 +45,8 @@ export interface Plan {
   device: string;
   weights: PlanInput["weights"];
   checkpointed: boolean;
+  /** Channels of the decoder and of its MLP. */
+  channels: { C: number; F: number };
   /** All values, those of the image tower, those trained; tensors of the checkpoint. */
   parameters: number;
   vision: number;
@@ -126,6 +128,7 @@ function count(input: PlanInput, gpu: DryGpu): Plan {
     device: input.device.name,
     weights,
     checkpointed,
+    channels: { C: model.decoder.config.C, F: model.decoder.config.F },
     parameters: model.registry.count,
     vision: countVision(model.registry),
     trained,
@@ -213,9 +216,9 @@ export function checkFits(
   );
 }
 
-/** "1.25 GB", decimal. */
+/** "1.25 GB" or "4.2 MB", decimal. */
 export function gigabytes(bytes: number): string {
-  return bytes < 1e7 ? `${(bytes / 1e6).toFixed(2)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
+  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
 }
 
 /** Micro-batches that cost the same, once, and how often. */

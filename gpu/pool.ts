@@ -25,6 +25,8 @@ export class Pool {
   usedBytes = 0;
   idleBytes = 0;
   peakBytes = 0;
+  /** Used and idle bytes beyond which idle buffers are destroyed before another is made. */
+  budget = Infinity;
   /** Told of every buffer that is handed out or given back, with the change of `usedBytes`: what a plan listens to. */
   onChange?: (buffer: PoolBuffer, change: number) => void;
 
@@ -47,7 +49,10 @@ export class Pool {
     }
     const idle = this.#idle.get(size)?.pop();
     if (idle) this.idleBytes -= size;
-    else if (this.idleBytes > IDLE_ALLOWANCE + this.usedBytes) this.trim();
+    else if (
+      this.idleBytes > IDLE_ALLOWANCE + this.usedBytes ||
+      this.idleBytes > 0 && this.usedBytes + this.idleBytes + size > this.budget
+    ) this.trim();
     const buffer = idle ??
       {
         gpu: this.device.createBuffer({ size: size + this.slack, usage: USAGE }),

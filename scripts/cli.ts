@@ -14,6 +14,8 @@ export interface Task<S extends z.ZodObject> {
   summary: string;
   /** Keys become `--kebab-case` flags; `.describe()` is their help; objects are set in the config file only. */
   schema: S;
+  /** The flag that names a file of settings, where `config` is taken. */
+  settingsFlag?: string;
   /** Positional arguments, shown in the usage: "[images...]". */
   args?: string;
   examples?: string[];
@@ -27,7 +29,7 @@ export async function runTask<S extends z.ZodObject>(
 ): Promise<void> {
   try {
     const command = new Command(`deno task ${task.name}`).description(task.summary).version(VERSION)
-      .option("--config <file>", "JSON file with any of the settings below");
+      .option(`--${task.settingsFlag ?? "config"} <file>`, "JSON file with any of the settings below");
     if (task.args) command.arguments(task.args);
     for (const [key, type] of Object.entries(task.schema.shape)) {
       command.addOption(flagOf(key, type as z.ZodType));
@@ -40,7 +42,7 @@ export async function runTask<S extends z.ZodObject>(
     }
     command.allowExcessArguments(false).exitOverride();
     command.parse(argv, { from: "user" });
-    await task.run(effectiveConfig(task.schema, command), command.args);
+    await task.run(effectiveConfig(task.schema, command, task.settingsFlag), command.args);
   } catch (thrown) {
     Deno.exitCode = exitCodeOf(thrown);
     if (thrown instanceof InputError || thrown instanceof Interrupted) {
@@ -106,8 +108,12 @@ function fromText(text: string, type: z.ZodType): unknown {
   return text;
 }
 
-function effectiveConfig<S extends z.ZodObject>(schema: S, command: Command): z.infer<S> {
-  const { config: file, ...flags } = command.opts() as Record<string, unknown>;
+function effectiveConfig<S extends z.ZodObject>(
+  schema: S,
+  command: Command,
+  settingsFlag = "config",
+): z.infer<S> {
+  const { [settingsFlag]: file, ...flags } = command.opts() as Record<string, unknown>;
   let settings: Record<string, unknown> = {};
   if (file) {
     try {

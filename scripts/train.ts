@@ -2,22 +2,26 @@
  * `deno task train`: fine-tunes a model on a LLaVA-format data set with LoRA. Interrupted or killed, the same command
  * goes on from the last saved state to the same bits.
  */
-import { z } from "zod";
 import type { SampleEncoder } from "../core/data/encode.ts";
 import type { EncodedSample } from "../core/data/pack.ts";
+import { InputError } from "../core/errors.ts";
 import { writeManifest } from "../core/formats/manifest.ts";
 import { textSchema } from "../core/text/codec.ts";
 import { openGpu } from "../gpu/device.ts";
 import { evaluate } from "../gpu/evaluate.ts";
 import { peftHash } from "../gpu/peft.ts";
-import { loadAdapter, openSession, writeTrained } from "../gpu/session.ts";
-import { train, trainSchema } from "../gpu/train.ts";
+import { loadAdapter, openSession, type Session, writeTrained } from "../gpu/session.ts";
+import { bestStep, train, trainSchema } from "../gpu/train.ts";
 import { interruptSignal, runTask } from "./cli.ts";
 import { type Dataset, openDataset } from "./dataset.ts";
 import { DiskFolder } from "./folder.ts";
-import { adaptersOf, loraFlags } from "./lora_settings.ts";
-import { modelFlags, modelFolder } from "./model.ts";
+import { adaptersOf } from "./lora_settings.ts";
+import { modelFolder } from "./model.ts";
+import { planFirst } from "./plan_step.ts";
 import { progress } from "./progress.ts";
+import { type EventLog, openEventLog } from "./tensorboard.ts";
+import { trainSettings } from "./train_settings.ts";
+import { weightsOf } from "./weights.ts";
 
 /** Bytes of processed pictures kept in memory between epochs. */
 const CACHE_BYTES = 512 * 2 ** 20;
@@ -49,79 +53,58 @@ function majority(data: Dataset): number {
   return Math.max(...counts.values()) / answers.length;
 }
 
+/** A function that answers held-out samples, `evalLimit` of them spread over the file, each encoded once. */
+function answering(
+  { gpu, model, encoder }: Session,
+  data: Dataset,
+  { microTokens, evalLimit = data.samples.length }: { microTokens: number; evalLimit?: number },
+): () => Promise<{ loss: number; accuracy: number }> {
+  const sample = cachedSamples(data, encoder, "judge"), all = data.samples.length;
+  const count = Math.min(all, evalLimit);
+  return async () => {
+    const chosen = Array.from({ length: count }, (_, i) => sample(Math.floor(i * all / count)));
+    const { loss, accuracy } = await evaluate(gpu, model, await Promise.all(chosen), microTokens);
+    return { loss, accuracy };
+  };
+}
+
 if (import.meta.main) {
   await runTask({
     name: "train",
     summary: "Fine-tune a model on images and conversations in LLaVA's format",
-    schema: trainSchema.extend({
-      ...modelFlags,
-      data: z.string().describe("conversations in LLaVA's or Qwen-VL's JSON"),
-      images: z.string().describe("folder that the records' image paths start from"),
-      out: z.string().describe("folder of the run"),
-      ...loraFlags,
-      trainable: z.array(z.string()).default([]).describe(
-        "regular expressions on parameters trained directly, without adapter",
-      ),
-      ...textSchema.shape,
-      evalData: z.string().optional().describe("held-out conversations, answered before and after"),
-      evalImages: z.string().optional().describe("its images (default: --images)"),
-      weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
-      adapter: z.string().optional().describe("WebGPU adapter by name or index"),
-    }),
+    schema: trainSettings,
     examples: [
       "deno task train --data data.json --images images --out runs/first",
       "deno task train --data data.json --images images --out runs/open --trainable vision_tower,multi_modal_projector",
     ],
     async run(settings) {
-      const {
-        model,
-        data,
-        images,
-        out,
-        trainable,
-        evalData,
-        evalImages,
-        weights,
-        adapter,
-        template,
-        system,
-        date,
-        maxLength,
-        adapterFrom,
-      } = settings;
-      const config = trainSchema.parse(settings);
+      const { model, data, images, out, trainable, evalData, evalImages, evalEvery, adapterFrom } = settings;
+      const config = trainSchema.parse(settings), text = textSchema.parse(settings);
+      const weights = weightsOf(settings);
+      if (evalEvery !== undefined && evalData === undefined) {
+        throw new InputError("Cannot use --eval-every: it needs --eval-data");
+      }
       const folder = new DiskFolder(out), base = await modelFolder(model, settings);
       const dataset = await openDataset(data, images);
       const heldOut = evalData ? await openDataset(evalData, evalImages ?? images) : undefined;
       const { lora, tensors } = await adaptersOf(settings, base);
-      const gpu = await openGpu(adapter);
-      const text = { template, system, date, maxLength };
+      const gpu = await openGpu(settings.adapter);
+      await planFirst(gpu, base, dataset, lora, settings);
       const session = await openSession(gpu, base, {
         ...{ weights, lora, trainable, seed: config.seed, text },
         projectorGroup: config.projectorLr !== undefined,
         plainDecay: config.weightDecay === 0,
       });
       if (tensors) loadAdapter(session, tensors);
-      const trained = session.slabs.reduce((sum, { param }) => sum + param.shape[0], 0);
-      console.error(
-        `${session.model.family}: ${session.model.registry.count} parameters, ${trained} trained, on ${gpu.name}`,
-      );
-      const answer = async (data: Dataset) => {
-        const sample = cachedSamples(data, session.encoder, "judge");
-        return await evaluate(
-          gpu,
-          session.model,
-          await Promise.all(data.samples.map((_, i) => sample(i))),
-          config.microTokens,
-        );
-      };
-      const before = heldOut && await answer(heldOut);
+      const answer = heldOut && answering(session, heldOut, settings);
+      const before = await answer?.();
       const parents = {
         model: session.hash,
         data: dataset.hash,
         ...(adapterFrom && { adapter: await peftHash(new DiskFolder(adapterFrom)) }),
       };
       const bar = progress("training", config.steps);
+      let log: EventLog | undefined, last = 0, evaluated = "";
       const metrics = await train({
         gpu,
         model: session.model,
@@ -130,22 +113,41 @@ if (import.meta.main) {
         count: dataset.samples.length,
         sample: cachedSamples(dataset, session.encoder),
         folder,
-        identity: { ...parents, lora, trainable, text },
+        identity: { ...parents, lora, trainable, text, ...(weights !== "f32" && { weights }) },
         signal: interruptSignal(),
-        onStep: ({ step, loss }) => bar.update(step, `loss ${loss.toFixed(4)}`),
+        evaluation: answer && evalEvery ? { every: evalEvery, run: answer } : undefined,
+        async onResume(past) {
+          log = await openEventLog(folder, past);
+          last = performance.now();
+        },
+        onStep(metrics) {
+          const now = performance.now();
+          log!.add(metrics, (now - last) / 1000);
+          last = now;
+          bar.update(metrics.step, `loss ${metrics.loss.toFixed(4)}${evaluated}`);
+        },
+        onEvaluation(metrics) {
+          log!.addEvaluation(metrics);
+          evaluated = `, held out ${metrics.eval_loss!.toFixed(4)}`;
+          bar.update(metrics.step, `loss ${metrics.loss.toFixed(4)}${evaluated}`);
+          last = performance.now();
+        },
+        onSave: () => log!.flush(),
       });
       bar.stop();
       await writeTrained(session, folder, model);
-      const after = heldOut && await answer(heldOut);
-      const report = (e?: { loss: number; accuracy: number }) => e && { loss: e.loss, accuracy: e.accuracy };
+      const after = await answer?.(), best = bestStep(metrics);
       const facts = {
         first_loss: metrics[0].loss,
         last_loss: metrics.at(-1)!.loss,
         adapter: gpu.name,
         ...(heldOut &&
-          { held_out: { before: report(before), after: report(after), majority: majority(heldOut) } }),
+          { held_out: { before, after, majority: majority(heldOut) } }),
+        ...(best && { best: { step: best.step, loss: best.eval_loss, accuracy: best.eval_accuracy } }),
       };
-      const files = (await folder.list()).filter((name) => name !== "state.safetensors");
+      const files = (await folder.list()).filter((name) =>
+        name !== "state.safetensors" && !name.startsWith("tensorboard/")
+      );
       await writeManifest(folder, {
         kind: "run",
         seed: config.seed,
