@@ -69,7 +69,8 @@ export function runPointwise(
   overrides: Record<string, number> = {},
 ): void {
   const N = sizeOf(inputs[0].shape);
-  const parts = gpu.isCpu ? evenParts(N, PANEL_BYTES / 4, 64) : evenParts(N, gpu.bindingLimit / 4, 64);
+  const most = gpu.isCpu ? Math.min(PANEL_BYTES, gpu.bindingLimit) : gpu.bindingLimit;
+  const parts = evenParts(N, most / 4, 64);
   for (const [first, count] of parts) {
     const part = (x: Tensor | undefined) =>
       x && sizeOf(x.shape) === N ? rowsOf(viewAs(x, [N, 1]), first, count) : x;

@@ -57,7 +57,7 @@ export async function smallCheckpoint(config: Config = SMALL_CONFIG, seed = 1): 
 }
 
 /** Norms around one, biases around zero, matrices of variance 1 / fan-in. */
-export function randomWeights(config: Config, seed: number) {
+export function randomWeights(config: unknown, seed: number) {
   const tensors: Record<string, { shape: number[]; data: Float32Array<ArrayBuffer> }> = {};
   for (const { name, shape } of createModel(config).registry.params.values()) {
     const random = new Random(seed, name), isNorm = shape.length === 1 && name.endsWith(".weight");
