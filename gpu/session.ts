@@ -184,9 +184,10 @@ function isProjector({ name }: Param): boolean {
  * Whether AdamW's decay reaches a parameter, as in transformers' Trainer (get_decay_parameter_names): not what is called
  * bias or norm, and not a LayerNorm, whose weight is a vector beside a bias. What has no gradient does not decay either.
  */
-function decays({ name, shape, used }: Param, { params }: Registry): boolean {
+export function decays({ name, shape, used }: Param, { params }: Registry): boolean {
   const named = /bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.)/.test(name.toLowerCase());
-  const isLayerNorm = shape.length === 1 && params.has(name.replace(/\.weight$/, ".bias"));
+  const isLayerNorm = shape.length === 1 && name.endsWith(".weight") &&
+    params.has(name.replace(/\.weight$/, ".bias"));
   return used && !named && !isLayerNorm;
 }
 
