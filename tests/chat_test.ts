@@ -111,7 +111,7 @@ Deno.test("ChatML: ids and labels are those of Qwen-VL's training code", async (
       chats[chat].turns.map(([, answer]) => `${answer}<|im_end|>\n`).join(""),
     );
   }
-  assert.equal(chatml.length, 5);
+  assert.equal(chatml.length, 6);
 });
 
 Deno.test("templates render to the text that transformers renders", () => {

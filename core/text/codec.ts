@@ -12,7 +12,7 @@ import type { Chat, ChatPicture, Rendering } from "./chat.ts";
 import { compileTemplate, findChatTemplate, renderTemplate } from "./chat_template.ts";
 import { type EncodedText, encodeSegments, isSpecialToken } from "./encode_segments.ts";
 import { openTokenizer } from "./open_tokenizer.ts";
-import { PICTURE_TEXTS, type PictureText } from "./picture_text.ts";
+import { PICTURE_TEXTS, type PictureText, withMarkup } from "./picture_text.ts";
 import { encodeConversation, encodePrompt, IGNORE, IMAGE } from "./tiny.ts";
 import { contentOf } from "./added_tokens.ts";
 import { readTokenSettings } from "./token_settings.ts";
@@ -88,7 +88,8 @@ export async function openTextCodec(
     if (pictures.length && !family) {
       throw new InputError(`a "${model.family}" model reads text only, ${pictures.length} pictures given`);
     }
-    return encodeSegments(tokenizer, render(chat, pictures), { image, markers });
+    const rendering = render(chat, pictures);
+    return encodeSegments(tokenizer, family ? withMarkup(rendering, family) : rendering, { image, markers });
   };
   return {
     ...common,

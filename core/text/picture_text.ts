@@ -2,7 +2,7 @@
  * How each family writes a picture into text: tags, tiles and image tokens, as its published processor does.
  * A family that reads text only has no entry.
  */
-import type { ChatPicture, Segment } from "./chat.ts";
+import type { ChatPicture, Rendering, Segment } from "./chat.ts";
 
 export interface PictureText {
   /** The token that features replace. */
@@ -11,6 +11,8 @@ export interface PictureText {
   placeholder: string;
   /** What a built-in template writes for picture `index`, the placeholder in the middle. */
   around(index: number): [before: string, after: string];
+  /** Special tokens that questions and answers are meant to hold: what is pointed at, and where it is. */
+  markup?: readonly string[];
   /** The picture's own text, with an image token for each run of them. */
   expand(picture: ChatPicture): { text: string; runs: number[] };
 }
@@ -63,9 +65,25 @@ export const PICTURE_TEXTS: Readonly<Record<string, PictureText>> = {
     token: "<imgpad>",
     placeholder: "<img></img>",
     around: (index) => [`Picture ${index + 1}: `, "\n"],
+    markup: ["<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"],
     expand: ({ features }) => ({ text: "<img><imgpad></img>", runs: [features] }),
   },
 };
+
+/** Texts cut at the family's markup, which is a template's then. */
+export function withMarkup(rendering: Rendering, { markup }: PictureText): Rendering {
+  if (!markup) return rendering;
+  const tokens = new RegExp(`(${markup.join("|")})`);
+  return rendering.map((group) =>
+    group.flatMap((segment) =>
+      segment.from !== "text"
+        ? [segment]
+        : segment.text.split(tokens).flatMap((text, i): Segment[] =>
+          text === "" ? [] : [{ ...segment, text, from: i % 2 ? "template" : "text" }]
+        )
+    )
+  );
+}
 
 /** The segment that stands in a placeholder's stead. */
 export function pictureSegment(family: PictureText, picture: ChatPicture): Segment {
