@@ -5,11 +5,12 @@
 import assert from "node:assert/strict";
 import { pack } from "../core/data/pack.ts";
 import { openWeights } from "../core/formats/checkpoint.ts";
-import { bytesSource, readJson } from "../core/formats/folder.ts";
+import { bytesSource, MemoryFolder, readJson } from "../core/formats/folder.ts";
 import { readGgufHeader } from "../core/formats/gguf.ts";
 import { dequantise } from "../core/formats/gguf_blocks.ts";
 import { ggufFolder } from "../core/formats/gguf_folder.ts";
 import { hfName } from "../core/formats/gguf_llama.ts";
+import { sentencePieceModel } from "../core/formats/gguf_pieces.ts";
 import { sha256 } from "../core/formats/manifest.ts";
 import { openTokenizer } from "../core/text/open_tokenizer.ts";
 import { openGpu } from "../gpu/device.ts";
@@ -143,6 +144,27 @@ Deno.test("byte-level BPE: ids as the tokenizers library gives them, chat templa
   assert.deepEqual([tokenizer.bos, tokenizer.eos, tokenizer.addsBos], [1, 2, false]);
   const config = await readJson(folder, "tokenizer_config.json") as Record<string, unknown>;
   assert.match(config.chat_template as string, /^\{% for message in messages %\}/);
+});
+
+Deno.test("SentencePiece: ids as the sentencepiece library gives them for the same pieces", async () => {
+  const folder = await opened(bytesOf("pieces.gguf")), tokenizer = await openTokenizer(folder);
+  for (const [text, ids] of Object.entries<number[]>(expected.pieces)) {
+    assert.deepEqual(tokenizer.encode(text), ids, text);
+    assert.equal(tokenizer.decode(ids), text);
+  }
+  assert.deepEqual([tokenizer.bos, tokenizer.eos, tokenizer.addsBos], [1, 2, true]);
+});
+
+Deno.test("padding that no text becomes is kept, lists of other lengths are refused", async () => {
+  const tokens = ["<unk>", "▁", "a", "<dummy>"], types = [2, 1, 1, 5];
+  const folder = new MemoryFolder("padded");
+  await folder.write("tokenizer.model", sentencePieceModel({ tokens, types, scores: [0, -1, -2, 0] }, true));
+  const tokenizer = await openTokenizer(folder);
+  assert.deepEqual([tokenizer.size, tokenizer.encode("a")], [4, [1, 2]]);
+  assert.throws(
+    () => sentencePieceModel({ tokens, types, scores: [] }, true),
+    /4 pieces, 0 scores, 4 types/,
+  );
 });
 
 Deno.test("a folder with one GGUF file is a model, one with two asks which", async () => {

@@ -1,6 +1,6 @@
 /**
- * Writes the pieces of a GGUF file as a SentencePiece `tokenizer.model` of the BPE kind, as protocol buffers: fields are those of
- * sentencepiece_model.proto. Refuses lists of pieces, scores and types that differ in length.
+ * Writes the pieces of a GGUF file as a SentencePiece `tokenizer.model` of the BPE kind, a protocol buffer with the
+ * fields of sentencepiece_model.proto. Refuses lists of pieces, scores and types that differ in length.
  */
 import { InputError } from "../errors.ts";
 
@@ -11,7 +11,7 @@ export interface Pieces {
   types: readonly number[];
 }
 
-const BPE = 2, BYTE = 6;
+const BPE = 2, CONTROL = 3, UNUSED = 5, BYTE = 6;
 
 /** @param prefix whether a space is put in front of every text */
 export function sentencePieceModel(
@@ -27,7 +27,7 @@ export function sentencePieceModel(
     bytesField(1, [
       ...bytesField(1, new TextEncoder().encode(token)),
       ...floatField(2, scores[i]),
-      ...intField(3, types[i]),
+      ...intField(3, types[i] === UNUSED ? CONTROL : types[i]), // padding: never matched in a text
     ])
   );
   const trainer = [
