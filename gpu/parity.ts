@@ -110,10 +110,17 @@ export async function readSample(reference: SafetensorsFile): Promise<EncodedSam
   return { id: "case", ids, labels, images };
 }
 
-/** One tensor of pixels, or, where there are grids of patches, a stretch of its rows for each. */
+/** Pictures (n, 3, H, W) one by one, all tiles (1, n, 3, H, W) together, of patches a stretch of rows for each grid. */
 async function readImages(reference: SafetensorsFile): Promise<Processed[]> {
   const pixelValues = await reference.f32("pixel_values"), { shape } = reference.entry("pixel_values");
-  if (!reference.entries.has("image_grid_thw")) return [{ pixelValues, shape }];
+  if (!reference.entries.has("image_grid_thw")) {
+    if (shape.length !== 4) return [{ pixelValues, shape }];
+    const [count, ...picture] = shape, size = pixelValues.length / count;
+    return Array.from({ length: count }, (_, i) => ({
+      pixelValues: pixelValues.subarray(i * size, (i + 1) * size),
+      shape: [1, ...picture],
+    }));
+  }
   const sides = await reference.ints("image_grid_thw"), width = shape[1], images: Processed[] = [];
   for (let i = 0, from = 0; i < sides.length; i += 3) {
     const grid: Processed["grid"] = [sides[i], sides[i + 1], sides[i + 2]],
