@@ -21,6 +21,7 @@ import { interruptSignal, runTask } from "./cli.ts";
 import { loadPicture } from "./dataset.ts";
 import { DiskFolder } from "./folder.ts";
 import { modelFlags, modelFolder } from "./model.ts";
+import { weightSettings, weightsOf } from "./weights.ts";
 
 const schema = z.object({
   ...modelFlags,
@@ -44,7 +45,7 @@ const schema = z.object({
   stream: z.boolean().default(false).describe("print while it is generated"),
   json: z.boolean().default(false).describe("print one object with text, ids, log-probabilities and end"),
   ...promptSchema.shape,
-  weights: z.enum(["f32", "bf16"]).default("f32").describe("how frozen matrices lie on the GPU"),
+  ...weightSettings,
   adapter: z.string().optional().describe("WebGPU adapter by name or index"),
 });
 type Config = z.infer<typeof schema>;
@@ -100,7 +101,7 @@ function check({ run, peft, prompt, ids, raw, image, stream, json }: Config): vo
 }
 
 async function open(gpu: Gpu, base: Folder, config: Config): Promise<Ready> {
-  const { run, peft, weights, prompt, ids: given } = config;
+  const { run, peft, prompt, ids: given } = config, weights = weightsOf(config);
   if (config.raw || given) {
     const { model } = run
       ? await openTunedRun(gpu, base, new DiskFolder(run), weights)
