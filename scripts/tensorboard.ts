@@ -7,11 +7,13 @@ import type { Folder } from "../core/formats/folder.ts";
 import type { StepMetrics } from "../gpu/train.ts";
 
 export interface EventLog {
-  /** Adds a step; seconds it took where that is known. */
-  add(metrics: StepMetrics, seconds?: number): void;
+  /** Adds a step. */
+  add(metrics: StepMetrics): void;
   /** Adds what was found about held-out samples after a step. */
   addEvaluation(metrics: StepMetrics): void;
-  /** Writes everything so far. */
+  /** Runs work that does not count as training. */
+  outside<T>(work: () => Promise<T>): Promise<T>;
+  /** Writes everything so far, with the supervised tokens a second since the last time. */
   flush(): Promise<void>;
 }
 
@@ -29,25 +31,36 @@ export async function openEventLog(run: Folder, past: readonly StepMetrics[]): P
   const name = `events.out.tfevents.${Math.floor(start)}.afterimage.${number}`;
   const push = (step: number, scalars: Record<string, number>) =>
     events.push({ step, time: Date.now() / 1000, scalars });
+  // Single steps cannot be timed: the device is at work on the next one while a step is read.
+  let since = 0, learnt = 0, latest = 0;
   const log: EventLog = {
-    add({ step, loss, lr, grad_norm, tokens }, seconds) {
-      push(step, {
-        "train/loss": loss,
-        "train/lr": lr,
-        "train/grad_norm": grad_norm,
-        ...(seconds && { "train/tokens_per_second": tokens / seconds }),
-      });
+    add({ step, loss, lr, grad_norm, tokens }) {
+      push(step, { "train/loss": loss, "train/lr": lr, "train/grad_norm": grad_norm });
+      learnt += tokens;
+      latest = step;
     },
     addEvaluation({ step, eval_loss, eval_accuracy }) {
       push(step, { "eval/loss": eval_loss!, "eval/accuracy": eval_accuracy! });
     },
+    async outside(work) {
+      const start = performance.now();
+      try {
+        return await work();
+      } finally {
+        since += performance.now() - start;
+      }
+    },
     async flush() {
+      const seconds = (performance.now() - since) / 1000;
+      if (learnt > 0) push(latest, { "train/tokens_per_second": learnt / seconds });
       if (events.length) await folder.write(name, encodeEvents(events));
+      [since, learnt] = [performance.now(), 0];
     },
   };
   for (const metrics of past.filter(({ step }) => step > written)) {
     log.add(metrics);
     if (metrics.eval_loss !== undefined) log.addEvaluation(metrics);
   }
+  [since, learnt] = [performance.now(), 0];
   return log;
 }

@@ -104,7 +104,7 @@ if (import.meta.main) {
         ...(adapterFrom && { adapter: await peftHash(new DiskFolder(adapterFrom)) }),
       };
       const bar = progress("training", config.steps);
-      let log: EventLog | undefined, last = 0, evaluated = "";
+      let log: EventLog | undefined, evaluated = "";
       const metrics = await train({
         gpu,
         model: session.model,
@@ -115,22 +115,18 @@ if (import.meta.main) {
         folder,
         identity: { ...parents, lora, trainable, text, ...(weights !== "f32" && { weights }) },
         signal: interruptSignal(),
-        evaluation: answer && evalEvery ? { every: evalEvery, run: answer } : undefined,
+        evaluation: answer && evalEvery ? { every: evalEvery, run: () => log!.outside(answer) } : undefined,
         async onResume(past) {
           log = await openEventLog(folder, past);
-          last = performance.now();
         },
         onStep(metrics) {
-          const now = performance.now();
-          log!.add(metrics, (now - last) / 1000);
-          last = now;
+          log!.add(metrics);
           bar.update(metrics.step, `loss ${metrics.loss.toFixed(4)}${evaluated}`);
         },
         onEvaluation(metrics) {
           log!.addEvaluation(metrics);
           evaluated = `, held out ${metrics.eval_loss!.toFixed(4)}`;
           bar.update(metrics.step, `loss ${metrics.loss.toFixed(4)}${evaluated}`);
-          last = performance.now();
         },
         onSave: () => log!.flush(),
       });
