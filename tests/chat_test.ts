@@ -135,6 +135,18 @@ Deno.test("a template's day is the run's, not the clock's", async () => {
   assert.match(dated.codec.tokenizer.decode(dated.codec.prompt("", []).ids), /^02 Jan 2031, Thursday$/);
 });
 
+Deno.test("templates strip as Python strips", async () => {
+  const source = "{% for m in messages %}[{{ m['content'].strip('\\n') }}]{{ '<|im_end|>' }}{% endfor %}" +
+    "{% if 'xxaxbx'.strip('x').lstrip('a') + '-ba-'.rstrip('-a') == 'xb-b' and ' c '.strip() == 'c' %}" +
+    "{% if not add_generation_prompt %}{{ 'right'.rstrip('th') }}{% endif %}{% endif %}";
+  const { codec } = await open("smollm2", {}, [], source);
+  const { ids, labels } = codec.conversation([{ question: "\n What? \n\n", answer: " It \n" }], []);
+  assert.equal(codec.tokenizer.decode(ids), "[ What? ][ It ]rig");
+  const learnt = labels.filter((label) => label !== -100);
+  // The bracket is no part of the prompt, so the model has to write it.
+  assert.equal(codec.tokenizer.decode(learnt, { special: true }), "[ It ");
+});
+
 Deno.test("where a template is looked for, and what takes its place", async () => {
   const content = (name: string) => `${name}{% for m in messages %}{{ m['content'] }}{% endfor %}`;
   const folder = await chatFolder("smollm2"), model = createModel(chatConfig("smollm2"));

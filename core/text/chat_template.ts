@@ -8,6 +8,7 @@ import { InputError, messageOf } from "../errors.ts";
 import { type Folder, readJson } from "../formats/folder.ts";
 import type { Chat, ChatPicture, Rendering, Segment } from "./chat.ts";
 import { pictureSegment, type PictureText } from "./picture_text.ts";
+import { rewriteStrips, STRIP_NAME, stripOfPython } from "./jinja_strip.ts";
 import { strftime } from "./strftime.ts";
 
 const named = z.array(z.looseObject({ name: z.string(), template: z.string() }));
@@ -61,6 +62,7 @@ export function compileTemplate(
   try {
     // The library's own strftime_now reads the clock and cannot be exchanged, but called by another name.
     compiled = new Template(source.replaceAll(/\bstrftime_now\b/g, "strftime_of_run"));
+    rewriteStrips(compiled.parsed);
   } catch (thrown) {
     throw failed(thrown);
   }
@@ -79,6 +81,7 @@ export function compileTemplate(
       return compiled.render({
         messages,
         add_generation_prompt: turns.at(-1)?.answer === undefined,
+        [STRIP_NAME]: stripOfPython,
         strftime_of_run: (format: string) => strftime(date, format),
         ...tokens,
       });
@@ -133,7 +136,7 @@ export function renderTemplate(
     }
     const { text, learnt } = texts[Number(piece)];
     if (Number(piece) !== seen++) throw changes;
-    const written = [text, text.trim(), text.trimStart(), text.trimEnd()]
+    const written = [text, text.trim(), text.trimStart(), text.trimEnd(), ...withoutLines(text)]
       .find((written) => real.startsWith(written + pieces[i + 1], at));
     if (written === undefined) throw changes;
     at += written.length;
@@ -152,6 +155,10 @@ export function renderTemplate(
     ];
   }
 }
+
+/** What templates strip that spare spaces: line breaks at both ends, in front, behind. */
+const withoutLines = (text: string) =>
+  ["strip", "lstrip", "rstrip"].map((method) => stripOfPython(text, method, "\n"));
 
 /** The template's placeholders exchanged for the pictures' text, first to last. */
 function placePictures(
