@@ -8,6 +8,7 @@ import { InputError } from "../core/errors.ts";
 import { readJson } from "../core/formats/folder.ts";
 import { readAdapter, readAdapterConfig } from "../core/formats/peft.ts";
 import { SafetensorsFile } from "../core/formats/safetensors.ts";
+import type { Processed } from "../core/image/processors.ts";
 import { Random } from "../core/random.ts";
 import { adjustLogits, checkSampling, logSoftmax, pickToken } from "../core/sampling.ts";
 import { firstStop, settledLength } from "../core/text/stop_texts.ts";
@@ -98,6 +99,54 @@ for (const family of Object.keys(truth)) {
     const [tuned] = await generate(gpu, model, [prompt], { maxTokens });
     assert.deepEqual(tuned.ids, lora.ids);
     allclose("log p with the adapter", tuned.logProbs, lora.logp, 1e-4);
+  });
+}
+
+interface Prompted {
+  ids: number[];
+  shape: number[] | null;
+  grids: [number, number, number][] | null;
+  logits: number[];
+  greedy: Greedy;
+}
+
+/** The pictures of such a prompt, cut out of one row of pixels. */
+function picturesOf({ shape, grids }: Prompted): Processed[] {
+  if (!shape) return [];
+  const size = shape.reduce((a, b) => a * b),
+    pixels = Float32Array.from({ length: size }, (_, i) => Math.sin(0.37 * i));
+  if (!grids && shape.length === 5) return [{ pixelValues: pixels, shape }];
+  const rows = grids
+    ? grids.map(([frames, height, width]) => frames * height * width)
+    : Array(shape[0]).fill(1);
+  let from = 0;
+  return rows.map((count, i) => ({
+    pixelValues: pixels.subarray(from, from += count * size / shape[0]),
+    shape: [count, ...shape.slice(1)],
+    grid: grids?.[i],
+  }));
+}
+
+const several: Record<string, Record<string, Prompted>> = JSON.parse(
+  Deno.readTextFileSync(`${FIXTURES}/generate/several.json`),
+);
+for (const [family, cases] of Object.entries(several)) {
+  Deno.test(`${family} with several pictures, and with none, computes and says what transformers does`, async () => {
+    const model = await openModel(family);
+    const prompts = Object.entries(cases).map(([id, prompted]): EncodedSample => ({
+      id,
+      ids: prompted.ids,
+      labels: prompted.ids.map(() => -100),
+      images: picturesOf(prompted),
+    }));
+    assert.deepEqual(prompts.map(({ images }) => images.length > 0), [true, false]);
+    const context = await readPrompts(gpu, model, prompts),
+      results = await generate(gpu, model, prompts, { maxTokens: 16 });
+    Object.values(cases).forEach(({ logits, greedy }, i) => {
+      allclose(prompts[i].id, context.sequences[i].logits, logits, 1e-5);
+      assert.deepEqual(results[i].ids, greedy.ids, prompts[i].id);
+    });
+    closeContext(context);
   });
 }
 
