@@ -131,6 +131,7 @@ if (import.meta.main) {
         onSave: () => log!.flush(),
       });
       bar.stop();
+      await log!.flush(); // a kill between the last save and its events left them out
       await writeTrained(session, folder, model);
       const after = await answer?.(), best = bestStep(metrics);
       const facts = {
