@@ -6,6 +6,7 @@ import { causalRanges, fullRanges, type Ranges } from "../core/ranges.ts";
 import { Random } from "../core/random.ts";
 import { sizeOf } from "../core/shape.ts";
 import type { Gpu } from "./device.ts";
+import { nf4Bytes, nf4Over, nf4Writer } from "./nf4.ts";
 import { attention, uploadRanges } from "./ops/attention.ts";
 import { matmulNN, matmulNT, matmulTN } from "./ops/matmul.ts";
 import { rmsnorm } from "./ops/norm.ts";
@@ -53,6 +54,9 @@ function products(gpu: Gpu): BenchCase[] {
   const x = gpu.upload(squareMatrix("x"), shape), w = gpu.upload(squareMatrix("w"), shape);
   const packed = gpu.upload(new Uint32Array(SIDE * SIDE / 2).fill(0x3f803f80)); // ones
   const bf16: Tensor = { ...packed, shape, dtype: "bf16" };
+  const nf4 = nf4Over(gpu.pool.scoped(nf4Bytes(shape)), shape), writer = nf4Writer(gpu, nf4);
+  writer.write(squareMatrix("w"));
+  writer.finish();
   const out = gpu.empty(shape);
   const named = (name: string, product: () => void) => ({
     ...ours(gpu, `${PRODUCT} ${name}`, amount, "GFLOP/s", out, product),
@@ -64,6 +68,8 @@ function products(gpu: Gpu): BenchCase[] {
     named("x^T w", () => matmulTN(gpu, x, w, out)),
     named("x w^T, bf16 weights", () => matmulNT(gpu, x, bf16, out)),
     named("x w, bf16 weights", () => matmulNN(gpu, x, bf16, out)),
+    named("x w^T, nf4 weights", () => matmulNT(gpu, x, nf4, out)),
+    named("x w, nf4 weights", () => matmulNN(gpu, x, nf4, out)),
   ];
 }
 

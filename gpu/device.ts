@@ -230,7 +230,8 @@ export class Gpu {
 
   /**
    * Reads tensors back in one wait (about 10 ms even when nothing is left to do: read at most once a step).
-   * The copies are recorded at once: later work may overwrite the tensors. bf16 comes as raw words.
+   * The copies are recorded at once: later work may overwrite the tensors. bf16 and nf4 come as raw words. What is more
+   * than a buffer holds takes several waits.
    * @throws DeviceLost, or Error when anything since the last check failed
    */
   async read(...tensors: Tensor[]): Promise<HostArray[]> {
@@ -239,6 +240,10 @@ export class Gpu {
     for (const tensor of tensors) {
       starts.push(bytes);
       bytes += Math.ceil(tensor.bytes / 256) * 256;
+    }
+    if (bytes > this.pool.largest && tensors.length > 1) {
+      const half = tensors.length >> 1;
+      return [...await this.read(...tensors.slice(0, half)), ...await this.read(...tensors.slice(half))];
     }
     const staging = this.#takeStaging(bytes);
     const encoder = this.#endPass();
@@ -261,7 +266,7 @@ export class Gpu {
   }
 
   #takeStaging(bytes: number): GPUBuffer {
-    const size = 2 ** Math.ceil(Math.log2(Math.max(4096, bytes)));
+    const size = Math.min(2 ** Math.ceil(Math.log2(Math.max(4096, bytes))), this.pool.largest);
     let list = this.#staging.get(size);
     if (!list) this.#staging.set(size, list = []);
     return list.pop() ?? this.device.createBuffer({ label: "read-back", size, usage: 0x01 | 0x08 });

@@ -232,3 +232,14 @@ Deno.test("what no buffer and no binding holds is refused by name", async () => 
   );
   await assert.rejects(open(limited, { full: true }), refused(/train "model.embed_tokens.weight"/));
 });
+
+Deno.test("tensors that no buffer holds together are read all the same", async () => {
+  const small = new Gpu(gpu.device, gpu.adapter);
+  using _scope = small.pool.scope();
+  const rows = [1, 2, 3].map((value) => small.upload(new Float32Array(1000).fill(value)));
+  Object.defineProperty(small.pool, "largest", { value: 8192 });
+  assert.deepEqual((await small.read(...rows)).map(([first, ...rest]) => [first, rest.length]), [[1, 999], [
+    2,
+    999,
+  ], [3, 999]]);
+});
