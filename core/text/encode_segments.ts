@@ -21,12 +21,20 @@ export interface EncodeOptions {
   markers?: boolean;
 }
 
+const known = new WeakMap<Tokenizer, Map<string, boolean>>();
+
 /** Whether a token spelled so is special: found in a template's text, and plain in a user's. */
 export function isSpecialToken(tokenizer: Tokenizer, token: string): boolean {
   const id = tokenizer.idOf(token);
   if (id === undefined) return false;
-  const ids = tokenizer.encode(token, { special: true });
-  return ids.includes(id) && !same(ids, tokenizer.encode(token));
+  const answers = known.get(tokenizer) ?? new Map<string, boolean>();
+  known.set(tokenizer, answers);
+  let answer = answers.get(token);
+  if (answer === undefined) {
+    const ids = tokenizer.encode(token, { special: true });
+    answers.set(token, answer = ids.includes(id) && !same(ids, tokenizer.encode(token)));
+  }
+  return answer;
 }
 
 const same = (a: readonly number[], b: readonly number[]) =>
@@ -62,12 +70,14 @@ function encodeGroup(
   out: EncodedText,
 ): void {
   const encode = chooseEncoder(tokenizer, group, image);
-  const ids = encode(group);
+  const ids = encode(group), stretches = stretchesOf(tokenizer, group, encode, ids);
   /** The token at which a segment begins or, one further, at which it is over. */
   const edge = (segment: number): number => {
-    if (segment === 0) return 0;
     if (segment === group.length) return ids.length;
-    const before = encode(group.slice(0, segment)), at = common(before, ids), rest = before.slice(at);
+    const { segment: first, token } = stretches.findLast((stretch) => stretch.segment <= segment)!;
+    if (segment === first) return token;
+    const before = encode(group.slice(first, segment)), own = common(before, ids.slice(token));
+    const at = token + own, rest = before.slice(own);
     // A space that the next word takes in is no loss; a letter would be learnt, or missed, unseen.
     if (rest.length && tokenizer.decode(rest, { special: true }).trim() !== "") {
       throw new InputError(
@@ -89,6 +99,31 @@ function encodeGroup(
     for (let i = start, end = edge(s + 1); i < end; i++) labels[i] = ids[i];
   }
   spread(ids, labels, spans, group.flatMap(({ runs = [] }) => runs), image?.id, out);
+}
+
+/**
+ * Where a segment and a token begin together: at the start, and at special tokens of the template, between which texts
+ * are tokenised by themselves. That is checked; where it does not hold, the start alone is left.
+ */
+function stretchesOf(
+  tokenizer: Tokenizer,
+  group: readonly Segment[],
+  encode: EncodeGroup,
+  ids: readonly number[],
+): { segment: number; token: number }[] {
+  const opens = ({ from, text }: Segment) => {
+    const token = from === "text" ? undefined : /^<[^<>\s]+>/.exec(text)?.[0];
+    return token !== undefined && isSpecialToken(tokenizer, token);
+  };
+  const starts = [0, ...group.keys().filter((i) => i > 0 && opens(group[i]))];
+  const pieces = starts.map((from, i) => encode(group.slice(from, starts[i + 1])));
+  if (!same(pieces.flat(), ids)) return [{ segment: 0, token: 0 }];
+  let token = 0;
+  return starts.map((segment, i) => {
+    const stretch = { segment, token };
+    token += pieces[i].length;
+    return stretch;
+  });
 }
 
 const isLearnt = (learnt: Segment["learnt"], markers: boolean) =>
