@@ -112,7 +112,9 @@ export function planText(plan: Plan, budget?: Budget, speed?: Speed): string {
     `  largest     micro-batch of ${largest.tokens} tokens, ${largest.features} of them image features`,
     `  memory      ${gigabytes(memory.bytes)} at most${
       budget
-        ? `, ${gigabytes(budget.bytes)} are there (${budget.source})`
+        ? `, ${gigabytes(budget.bytes)} are there (${budget.source})${
+          memory.bytes > budget.bytes ? ": does not fit" : ""
+        }`
         : "; --memory says what is there, WebGPU does not tell"
     }`,
     ...memory.parts.map(({ name, bytes }) => `    ${gigabytes(bytes).padStart(10)}  ${name}`),
@@ -126,11 +128,11 @@ export function planText(plan: Plan, budget?: Budget, speed?: Speed): string {
     }`,
   ];
   if (speed) {
-    const { rate, source } = speed, gflops = (rate.flops / 1e9).toPrecision(3);
+    const { rate, source } = speed, gflops = rate.flops / 1e9;
     lines.push(
-      `  time        about ${
-        durationOf(secondsOf(plan, rate))
-      } a step at ${gflops} GFLOP/s (${source}); loading, decoding and waiting not counted`,
+      `  time        about ${durationOf(secondsOf(plan, rate))} a step at ${
+        gflops < 100 ? gflops.toPrecision(2) : Math.round(gflops)
+      } GFLOP/s (${source}); loading, decoding and waiting not counted`,
     );
   }
   return lines.join("\n");
