@@ -93,13 +93,23 @@ async function resumeIn(out: DiskFolder, identity: string): Promise<State> {
   }
   if (await out.exists(STATE)) {
     const state = await readJson(out, STATE) as State;
-    if (state.identity === identity) return state;
+    if (state.identity === identity) {
+      await removeHalves(out.path);
+      return state;
+    }
     throw new InputError(
       `Cannot go on in "${out.path}": it was begun with other settings; choose another folder`,
     );
   }
   if ((await out.list()).length) throw new InputError(`Cannot merge into "${out.path}": it is not empty`);
   return { identity, files: {} };
+}
+
+/** Removes what a killed process left half written. */
+async function removeHalves(folder: string): Promise<void> {
+  for await (const { name } of Deno.readDir(folder)) {
+    if (name.endsWith(".partial")) await Deno.remove(`${folder}/${name}`);
+  }
 }
 
 /** Files beside the weights that belong to a checkpoint: settings, tokenizer, processor, remote code, licence. */

@@ -238,7 +238,10 @@ Deno.test("the task compares logits, writes a manifest last, and goes on where i
     await assert.rejects(merge(stopped, AbortSignal.abort()), /^Interrupted: Stopped/);
     assert.deepEqual(await out.list(), ["config.json", "merge.json", "model.safetensors.index.json"]);
     await assert.rejects(merge({ ...stopped, dtype: "bf16" }), /begun with other settings/);
+    const half = `${stopped.out}/model-00001-of-00003.safetensors.1.partial`;
+    await Deno.writeTextFile(half, "what a killed process leaves");
     await merge(stopped);
+    await assert.rejects(Deno.stat(half), Deno.errors.NotFound);
     for (const name of await out.list()) {
       if (name === "manifest.json") continue;
       assert.deepEqual(await out.read(name), await new DiskFolder(whole.out).read(name), name);
