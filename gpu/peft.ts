@@ -77,7 +77,9 @@ export async function readPeft(
   model: Pick<Model, "rename">,
   folder: Folder,
 ): Promise<{ config: LoraConfig; tensors: Map<string, AdapterTensor> }> {
-  const config = await readAdapterConfig(folder), found = await readAdapter(folder);
+  // How its matrices started, by data perhaps, is of no use beside their values.
+  const { init_lora_weights: _, ...config } = await readAdapterConfig(folder);
+  const found = await readAdapter(folder);
   const names = translateKeys(model, found.keys());
   return {
     config: translateConfig(model, config, names),

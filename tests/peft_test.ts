@@ -201,6 +201,20 @@ Deno.test("adapters start as init_lora_weights says", () => {
   assert.throws(() => start(a, "eva"), /init_lora_weights "eva": expected true, false or gaussian/);
 });
 
+Deno.test("how a read adapter once started does not matter", async () => {
+  const copy = new MemoryFolder("copy"), source = adapterAt("llama_patterns");
+  const json = await readJson(source, "adapter_config.json") as object;
+  await copy.write(
+    "adapter_config.json",
+    JSON.stringify({ ...json, init_lora_weights: "eva", eva_config: { rho: 2 } }),
+  );
+  await copy.write("adapter_model.safetensors", await source.read("adapter_model.safetensors"));
+  const model = createModel(await readJson(modelAt("llama"), "config.json"));
+  assert.equal((await readPeft(model, copy)).config.init_lora_weights, undefined);
+  const tuned = await openTunedPeft(gpu, modelAt("llama"), copy);
+  tuned.close();
+});
+
 // --- refusals ---
 
 Deno.test("what would have to be ignored is refused by name", async () => {
