@@ -6,7 +6,7 @@ import type { SampleEncoder } from "../core/data/encode.ts";
 import type { EncodedSample } from "../core/data/pack.ts";
 import { InputError } from "../core/errors.ts";
 import { writeManifest } from "../core/formats/manifest.ts";
-import { textSchema } from "../core/text/codec.ts";
+import { teachesEnd, textSchema } from "../core/text/codec.ts";
 import { openGpu } from "../gpu/device.ts";
 import { evaluate } from "../gpu/evaluate.ts";
 import { peftHash } from "../gpu/peft.ts";
@@ -95,6 +95,12 @@ if (import.meta.main) {
         projectorGroup: config.projectorLr !== undefined,
         plainDecay: config.weightDecay === 0,
       });
+      const { text: codec } = session.encoder;
+      if (!teachesEnd(codec)) {
+        console.error(
+          `The template of ${codec.template} ends answers with no token: a model tuned with it does not learn to stop`,
+        );
+      }
       if (tensors) loadAdapter(session, tensors);
       const answer = heldOut && answering(session, heldOut, settings);
       const before = await answer?.();

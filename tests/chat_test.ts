@@ -9,7 +9,7 @@ import { blankPicture } from "../core/image/picture.ts";
 import { createProcessor } from "../core/image/processors.ts";
 import { encodeConversation, encodePrompt, IMAGE, tinyTokenizerJson, USER } from "../core/text/tiny.ts";
 import { compileTemplate } from "../core/text/chat_template.ts";
-import { openTextCodec, type TextOptions } from "../core/text/codec.ts";
+import { openTextCodec, teachesEnd, type TextOptions } from "../core/text/codec.ts";
 import { createModel } from "../gpu/models/create.ts";
 import { chatCases, chatConfig, chatFolder } from "./chat_models.ts";
 
@@ -125,6 +125,13 @@ Deno.test("templates render to the text that transformers renders", () => {
     const asked = turns.map(([question, answer]) => ({ question, answer: answer ?? undefined }));
     assert.equal(render({ system, turns: asked }), text, `${family} ${index}`);
   }
+});
+
+Deno.test("a template that writes nothing behind an answer is known", async () => {
+  for (const family of [...Object.keys(chatCases.families), "llama", "qwen_vl"]) {
+    assert.equal(teachesEnd((await open(family)).codec), family !== "llava", family);
+  }
+  assert(teachesEnd((await open("llava", { template: "vicuna_v1" })).codec));
 });
 
 Deno.test("a template's day is the run's, not the clock's", async () => {

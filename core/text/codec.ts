@@ -107,6 +107,13 @@ export async function openTextCodec(
   };
 }
 
+/** Whether training teaches what ends an answer; llava-hf's own template writes nothing there. */
+export function teachesEnd({ tokenizer, conversation }: TextCodec): boolean {
+  const { labels } = conversation([{ question: "a", answer: "b" }], []);
+  const last = labels.findLast((label) => label !== IGNORE);
+  return last !== undefined && tokenizer.decode([last]).trim() === "";
+}
+
 async function isTinyFolder(folder: Folder): Promise<boolean> {
   if (!await folder.exists("tokenizer.json")) return false;
   return (await readJson(folder, "tokenizer.json") as { type?: unknown } | null)?.type === "builtin:tiny";
