@@ -74,9 +74,9 @@ function cutAt(
   if (inside >= 0) {
     const [from, to] = pictures[inside];
     throw new InputError(
-      `its ${ids.length} tokens are over the limit of ${length}, which lies inside picture ${inside + 1} (tokens ${from} to ${
-        to - 1
-      })`,
+      `its ${ids.length} tokens are over the limit of ${length}, which lies inside picture ${
+        inside + 1
+      } (tokens ${from} to ${to - 1})`,
     );
   }
   const kept = labels.slice(0, length);
