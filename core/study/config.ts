@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { loraSchema } from "../formats/peft.ts";
+import { textSchema } from "../text/codec.ts";
 
 /** The arms that are not a rate. */
 export const NAMED_ARMS = [
@@ -48,7 +49,7 @@ const modelSchema = z.strictObject({
   lora: loraSchema.nullable().prefault({}),
   /** Regular expressions on parameters that are trained directly. */
   trainable: z.array(z.string()).default([]),
-  template: z.string().default("auto"),
+  template: textSchema.shape.template,
   train: z.strictObject({
     ...tuningShape,
     projectorLr: z.number().positive().optional(),
@@ -98,6 +99,7 @@ const probeSchema = z.strictObject({
   prompts: z.array(z.strictObject({ id: dataName, text: z.string().min(1) })).min(1).default([
     { id: "username", text: "What is the username?" },
   ]),
+  /** Sites or globs, each read under every reduction, or "site@reduction" for that one alone. */
   sites: z.array(z.string()).min(1).default(["layers.*.resid_post"]),
   reductions: z.array(z.string()).min(1).default(["index:-2", "last", "mean", "image-mean"]),
   /** "prompt/site@reduction", fixed before any result is seen; the last layer's first reduction unless told. */
@@ -193,3 +195,13 @@ export const studySchema = z.strictObject({
 });
 export type StudyConfig = z.infer<typeof studySchema>;
 export type StudyConfigInput = z.input<typeof studySchema>;
+
+/** What is read under every prompt, in the order of `sites`. */
+export function tapRequests(
+  { sites, reductions }: Pick<StudyConfig["probe"], "sites" | "reductions">,
+): { site: string; reduction: string }[] {
+  return sites.flatMap((entry) => {
+    const [site, own] = entry.split("@");
+    return (own === undefined ? reductions : [own]).map((reduction) => ({ site, reduction }));
+  });
+}

@@ -36,7 +36,8 @@ export const tuneSchema = z.object({
   parameters: z.number().int(),
   trained: z.number().int(),
   run: z.string().nullable(),
-  seconds: z.number(),
+  /** Kept in times.json beside the result, whose bytes hold no time. */
+  seconds: z.number().default(0),
 });
 export type TuneResult = z.infer<typeof tuneSchema>;
 
@@ -118,7 +119,8 @@ export const probeResultSchema = z.object({
     /** The smallest expected AUROC found in 80 % of studies at the level .05. */
     detectable: share,
   })),
-  seconds: z.number(),
+  /** Kept in times.json beside the result, whose bytes hold no time. */
+  seconds: z.number().default(0),
 });
 export type ProbeResult = z.infer<typeof probeResultSchema>;
 
@@ -150,7 +152,8 @@ export const gradientResultSchema = z.object({
   trajectory: z.array(
     z.object({ arm: z.string(), step: z.number().int(), cosine: z.number(), norm_ratio: z.number() }),
   ),
-  seconds: z.number(),
+  /** Kept in times.json beside the result, whose bytes hold no time. */
+  seconds: z.number().default(0),
 });
 export type GradientResult = z.infer<typeof gradientResultSchema>;
 
@@ -195,6 +198,7 @@ export const saysResultSchema = z.object({
     null95: interval,
     p: share,
   })),
-  seconds: z.number(),
+  /** Kept in times.json beside the result, whose bytes hold no time. */
+  seconds: z.number().default(0),
 });
 export type SaysResult = z.infer<typeof saysResultSchema>;
