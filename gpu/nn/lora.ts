@@ -8,8 +8,13 @@ import { isAllLinear, isSaved, isTarget, rankOf } from "../../core/formats/peft_
 import { Random } from "../../core/random.ts";
 import { sizeOf } from "../../core/shape.ts";
 import type { Gpu } from "../device.ts";
-import type { Model } from "../models/model.ts";
 import { type Linear, Param, type Registry } from "./params.ts";
+
+/** What of a model is needed to train some of it whole. */
+interface Tree {
+  readonly registry: Registry;
+  head: Param;
+}
 
 /** Declares A and B beside every targeted layer and returns them in order. @throws InputError when nothing matches */
 export function attachLora(registry: Registry, config: LoraConfig, group = "lora"): Param[] {
@@ -75,7 +80,7 @@ function modulesOf({ params, ties }: Registry): Set<string> {
  * Marks what modules_to_save trains whole and returns it in order. A head or table of tied embeddings that is saved is
  * a copy of its own from then on, as it is in peft. @throws InputError for a name that matches nothing or a list
  */
-export function attachSaved(model: Model, config: LoraConfig, group = "full"): Param[] {
+export function attachSaved(model: Tree, config: LoraConfig, group = "full"): Param[] {
   const { registry } = model, modules = [...modulesOf(registry)].filter((module) => isSaved(module, config));
   const refuse = (why: string) => new InputError(`Cannot train modules_to_save: ${why}`);
   for (const name of config.modules_to_save ?? []) {
@@ -103,7 +108,7 @@ export function attachSaved(model: Model, config: LoraConfig, group = "full"): P
 }
 
 /** Gives the head a matrix of its own where only one of a tied pair is to change, or each on its own. */
-function untie(model: Model, modules: readonly string[]): void {
+function untie(model: Tree, modules: readonly string[]): void {
   const { registry } = model;
   for (const [name, source] of registry.ties) {
     if (![name, source].some((tied) => modules.some((module) => tied.startsWith(`${module}.`)))) continue;
