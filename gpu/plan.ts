@@ -66,6 +66,8 @@ export interface Plan {
     idle: number;
     /** Host-visible memory for reading a saved state back. */
     readBack: number;
+    /** What is on its way to the device at most while weights are loaded. */
+    staging: number;
   };
   /** Of an ordinary step, by phase: tower, decoder, loss, backward, optimiser. */
   work: Record<string, Work>;
@@ -144,6 +146,7 @@ function count(input: PlanInput, gpu: DryGpu): Plan {
       parts,
       bytes: parts.reduce((sum, { bytes }) => sum + bytes, 0),
       idle: gpu.pool.peakBytes - gpu.peak,
+      staging: Math.min(PENDING_BYTES, 4 * model.registry.count),
       readBack: 2 ** Math.ceil(Math.log2(Math.max(4096, slabBytes(slabs) * 3 / 4))),
     },
     work,

@@ -120,7 +120,7 @@ export function planText(plan: Plan, budget?: Budget, speed?: Speed): string {
     ...memory.parts.map(({ name, bytes }) => `    ${gigabytes(bytes).padStart(10)}  ${name}`),
     `    ${gigabytes(memory.idle).padStart(10)}  more while buffers lie idle, and ${
       gigabytes(memory.readBack)
-    } on the host when a state is saved`,
+    } on the host when a state is saved, ${gigabytes(memory.staging)} in flight while weights are loaded`,
     `  work        ${tera(plan.flops)} a step: ${
       Object.entries(work).filter(([, { flops }]) => flops > 0).map(([phase, { flops }]) =>
         `${phase} ${tera(flops)}`

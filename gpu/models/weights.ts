@@ -22,7 +22,7 @@ const SLICE = 2 ** 20;
  * Bytes handed to the device before it is waited for: it keeps a copy of each write until then, and many copies at once
  * leave holes among the weights in its memory.
  */
-const PENDING_BYTES = 8 * 2 ** 20;
+export const PENDING_BYTES = 8 * 2 ** 20;
 
 /**
  * How a frozen parameter lies on the device: f32 keeps every bit; bf16 rounds what is a matrix; nf4 takes the matrices
