@@ -23,6 +23,7 @@ import type { FittedProbe } from "../core/probe/fit.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
 import { formatPeople } from "../core/privacy/people.ts";
 import type { DemoReport, Gradients } from "../core/report/schema.ts";
+import { smoothLosses } from "../core/study/curve.ts";
 import { serveApp } from "../functions/serve.ts";
 import { folderStore } from "../functions/store/folder_store.ts";
 import { armFeatures, type DemoContext, gradientRows, tuneArm } from "../gpu/demo.ts";
@@ -119,7 +120,7 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
       parameters = tuned.session.model.registry.count;
       modelHash = tuned.session.hash;
       runs.set(arm.name, tuned.run);
-      if (tuned.metrics.length) losses.push({ arm: arm.name, points: smooth(tuned.metrics) });
+      if (tuned.metrics.length) losses.push({ arm: arm.name, points: smoothLosses(tuned.metrics) });
       const found = await armFeatures(context, tuned.session, samples);
       const parents = { model: tuned.session.hash, ...(tuned.run && { run: tuned.run }) };
       probes.set(
@@ -205,15 +206,6 @@ function labelOf(feature: string): string {
   const [site, reduction] = feature.split("@"), layer = /layers\.(\d+)/.exec(site)?.[1];
   const token = reduction === "last" ? "last token" : "mean image token";
   return layer === undefined ? `projector, ${token}` : `layer ${Number(layer) + 1}, ${token}`;
-}
-
-/** Means over windows: a curve of at most 60 points. */
-function smooth(metrics: { step: number; loss: number }[]): { step: number; loss: number }[] {
-  const width = Math.max(1, Math.ceil(metrics.length / 60));
-  return Array.from({ length: Math.ceil(metrics.length / width) }, (_, i) => {
-    const part = metrics.slice(i * width, (i + 1) * width);
-    return { step: part.at(-1)!.step, loss: part.reduce((sum, { loss }) => sum + loss, 0) / part.length };
-  });
 }
 
 /** Waits for every arm's probes. */
