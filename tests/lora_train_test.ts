@@ -17,6 +17,7 @@ import { decays, openRun, openSession, writeTrained } from "../gpu/session.ts";
 import { accumulateGradients, train, trainSchema } from "../gpu/train.ts";
 import { adaptersOf, loraOf } from "../scripts/lora_settings.ts";
 import { DiskFolder } from "../scripts/folder.ts";
+import { openChosen, tunedParent } from "../scripts/tuned.ts";
 import { FIXTURES } from "./check.ts";
 import { EVERYWHERE, sceneSamples, smallCheckpoint } from "./tiny_model.ts";
 
@@ -153,6 +154,29 @@ Deno.test("a stopped run with modules trained whole goes on to the same bits and
   const adapter = await openTunedPeft(gpu, checkpoint, whole.folder("adapter"));
   assert.deepEqual(await logitsOf(adapter, batch), expected);
   adapter.close();
+});
+
+Deno.test("a task opens the base, a run or an adapter of peft, and names which among the parents", async () => {
+  const peft = await Deno.makeTempDir();
+  try {
+    const session = await openSession(gpu, checkpoint, { lora: EVERYWHERE });
+    await writeTrained(session, new DiskFolder(peft), "small");
+    session.close();
+    const adapter = `${peft}/adapter`, options = { weights: "f32", text: {} } as const;
+    assert.deepEqual(await tunedParent({}), {});
+    assert.deepEqual(await tunedParent({ peft: adapter }), {
+      adapter: await peftHash(new DiskFolder(adapter)),
+    });
+    await assert.rejects(tunedParent({ run: "a", peft: "b" }), /Cannot use --run and --peft at once/);
+    const opened = await openChosen(gpu, checkpoint, { peft: adapter }, options);
+    assert.equal(opened.lora!.r, EVERYWHERE.r);
+    opened.close();
+    const plain = await openChosen(gpu, checkpoint, {}, options);
+    assert.equal(plain.lora, null);
+    plain.close();
+  } finally {
+    await Deno.remove(peft, { recursive: true });
+  }
 });
 
 // --- settings ---
