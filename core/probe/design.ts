@@ -25,6 +25,7 @@ export interface Design {
 export interface HeldOut {
   auroc: number;
   accuracy: number;
+  tpr_at_01pct_fpr: number;
   tpr_at_1pct_fpr: number;
   tpr_at_5pct_fpr: number;
   partitions: number;

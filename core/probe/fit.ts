@@ -7,10 +7,10 @@ import { Random } from "../random.ts";
 import { type ActivationSet, parseFeature } from "./activations.ts";
 import type { HeldOut } from "./design.ts";
 import { faithful, type FaithfulOptions } from "./faithful.ts";
-import { familywise, type Permuted } from "./inference.ts";
+import { familywise } from "./inference.ts";
 import { defaultPrimary, featureRows, orderedFeatures, selectRows } from "./selection.ts";
 import { fitSingle } from "./single.ts";
-import { sound } from "./sound.ts";
+import { sound, type SoundResult } from "./sound.ts";
 import type { Facts, ProbeTensors } from "./stored.ts";
 
 export interface FitOptions {
@@ -23,6 +23,8 @@ export interface FitOptions {
   primary?: string;
   /** Inverse strength of the L2 penalty. */
   c: number;
+  /** Of the sound way: C is chosen of these by people left out within the fitted ones; `c` alone where there is none. */
+  cGrid?: readonly number[];
   /** Take each scene's mean away before both measurements; never for the probe that is stored. */
   centerScenes: boolean;
   standardize: boolean;
@@ -40,7 +42,7 @@ export interface FitOptions {
 export interface FittedProbe {
   facts: Pick<Facts, "primary" | "seen" | "unseen" | "seed" | "layers">;
   tensors: Record<string, ProbeTensors>;
-  permuted: Record<string, Permuted>;
+  permuted: Record<string, SoundResult>;
 }
 
 /** Fits every feature. @throws InputError for sets, features or settings that do not fit; the signal's reason */
@@ -61,6 +63,7 @@ export async function fitProbe(set: ActivationSet, options: FitOptions): Promise
     const image = faithful(x, design, { ...shared, ...options.faithful });
     const person = await sound(x, design, {
       ...shared,
+      cGrid: options.cGrid,
       partitions,
       draws,
       seed,
@@ -110,6 +113,7 @@ function chooseFeatures(set: ActivationSet, { features }: FitOptions): string[] 
   return features ? all.filter((feature) => features.includes(feature)) : all;
 }
 
-function heldOut({ auroc, accuracy, tpr_at_1pct_fpr, tpr_at_5pct_fpr, partitions }: HeldOut): HeldOut {
-  return { auroc, accuracy, tpr_at_1pct_fpr, tpr_at_5pct_fpr, partitions };
+function heldOut(result: HeldOut): HeldOut {
+  const { auroc, accuracy, tpr_at_01pct_fpr, tpr_at_1pct_fpr, tpr_at_5pct_fpr, partitions } = result;
+  return { auroc, accuracy, tpr_at_01pct_fpr, tpr_at_1pct_fpr, tpr_at_5pct_fpr, partitions };
 }

@@ -61,7 +61,8 @@ function share(observed: number, draws: Float64Array): number {
   return reached / (1 + draws.length);
 }
 
-function checkPaired(results: readonly Permuted[]): void {
+/** @throws InputError unless all results come from the same permutations */
+export function checkPaired(results: readonly Permuted[]): void {
   const first = results[0];
   if (!first) throw new InputError("Cannot compare probes: there is none");
   for (const { plan, nullDraws } of results) {

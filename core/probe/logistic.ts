@@ -192,6 +192,9 @@ function hessianBound(x: Float64Array, n: number, dim: number, c: number, share:
   return h;
 }
 
+/** The rows, where there are more columns than rows, in an orthonormal basis of their span: any fit scores them alike. */
+export const narrowRows = (rows: PreparedRows): PreparedRows => rows.dim > rows.n ? spanOf(rows).rows : rows;
+
 /** The rows in an orthonormal basis of their span, (n, rank), and the way back for weights. */
 function spanOf(
   { n, dim, data }: PreparedRows,

@@ -95,7 +95,8 @@ export function logLoss(labels: Labels, probabilities: ArrayLike<number>): numbe
 export interface Rates {
   auroc: number;
   accuracy: number;
-  /** True-positive rate at a false-positive rate of at most 1 % and 5 %. */
+  /** True-positive rate at a false-positive rate of at most 0.1, 1 and 5 %. */
+  tpr_at_01pct_fpr: number;
   tpr_at_1pct_fpr: number;
   tpr_at_5pct_fpr: number;
 }
@@ -105,6 +106,7 @@ export function rates(labels: Labels, scores: Scores): Rates {
   return {
     auroc: auroc(labels, scores),
     accuracy: accuracy(labels, scores),
+    tpr_at_01pct_fpr: tprAtFpr(labels, scores, 0.001),
     tpr_at_1pct_fpr: tprAtFpr(labels, scores, 0.01),
     tpr_at_5pct_fpr: tprAtFpr(labels, scores, 0.05),
   };
@@ -116,6 +118,7 @@ export function meanRates(parts: readonly Rates[]): Rates {
   return {
     auroc: mean((part) => part.auroc),
     accuracy: mean((part) => part.accuracy),
+    tpr_at_01pct_fpr: mean((part) => part.tpr_at_01pct_fpr),
     tpr_at_1pct_fpr: mean((part) => part.tpr_at_1pct_fpr),
     tpr_at_5pct_fpr: mean((part) => part.tpr_at_5pct_fpr),
   };

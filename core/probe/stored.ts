@@ -15,6 +15,8 @@ const share = z.number().min(0).max(1);
 const metricsShape = {
   auroc: share,
   accuracy: share,
+  /** Absent from probes of before it was measured. */
+  tpr_at_01pct_fpr: share.optional(),
   tpr_at_1pct_fpr: share,
   tpr_at_5pct_fpr: share,
   partitions: z.number().int().positive(),
