@@ -10,7 +10,14 @@ import { type DeviceFacts, DryGpu, type Holding, type Largest, type Work } from 
 import { PANEL_BYTES } from "./kernel.ts";
 import { createModel } from "./models/create.ts";
 import type { Model } from "./models/model.ts";
-import { frozenDtype, isWanted, linearWeights, placeFrozen, type WeightType } from "./models/weights.ts";
+import {
+  frozenDtype,
+  isWanted,
+  linearWeights,
+  PENDING_BYTES,
+  placeFrozen,
+  type WeightType,
+} from "./models/weights.ts";
 import { optimizerStep, zeroGrad } from "./nn/optimizer.ts";
 import type { Registry, Slab } from "./nn/params.ts";
 import { declareTrained } from "./session.ts";
