@@ -33,6 +33,8 @@ export interface FitOptions {
   /** Partitions of the people, and permutations of who counts as seen, of the sound way. */
   partitions: number;
   draws: number;
+  /** Store what turns a picture's score into a calibrated probability. */
+  calibrate?: boolean;
   seed: number;
   signal?: AbortSignal;
   onProgress?: (done: number, total: number, feature: string) => void;
@@ -88,6 +90,7 @@ export async function fitProbe(set: ActivationSet, options: FitOptions): Promise
         single: single.heldOut,
       },
       threshold: single.threshold,
+      ...(options.calibrate && { calibration: single.calibration, support: single.support }),
     });
   }
   familywise(Object.values(permuted)).forEach((p, i) => layers[i].metrics.sound!.p_family = p);

@@ -3,10 +3,12 @@
  * Refuses a folder whose facts and tensors disagree, and activations of another width than the probe's.
  */
 import { z } from "zod";
+import { calibrated, calibrationSchema } from "./calibration.ts";
 import { InputError } from "../errors.ts";
 import { type Folder, readJson } from "../formats/folder.ts";
 import { MANIFEST, type ManifestInput, readManifest, writeManifest } from "../formats/manifest.ts";
 import { encodeSafetensors, SafetensorsFile, type TensorData } from "../formats/safetensors.ts";
+import { sigmoid } from "./metrics.ts";
 
 const FACTS = "probe.json", TENSORS = "probe.safetensors";
 const share = z.number().min(0).max(1);
@@ -38,6 +40,12 @@ export const soundMetricsSchema = z.object({
   p_family: z.number().gt(0).max(1).optional(),
 });
 
+const supportSchema = z.object({
+  /** The largest root mean square of a fitted picture's standardised activations. */
+  distance: z.number().positive(),
+});
+export type Support = z.infer<typeof supportSchema>;
+
 const groupSchema = z.object({ set: z.string().min(1), people: z.number().int().positive() });
 
 export const layerSchema = z.object({
@@ -53,6 +61,10 @@ export const layerSchema = z.object({
   }),
   /** Log-odds above which 1 % and 0.1 % of unseen people's pictures lie; null where too few were held out to say. */
   threshold: z.object({ fpr01: z.number().nullable(), fpr001: z.number().nullable() }).nullable(),
+  /** From scores of single pictures to probabilities, on people and scenes left out. */
+  calibration: calibrationSchema.optional(),
+  /** Where the fitted pictures lie; for standardised activations. */
+  support: supportSchema.optional(),
 });
 
 export const storedProbeSchema = z.object({
@@ -87,8 +99,11 @@ export interface FeatureScore {
   feature: string;
   /** Log-odds of "seen in training", as fitted. */
   score: number;
-  /** The logistic function of the score; not calibrated. */
+  /** Of "seen in training": calibrated where the probe holds a calibration, else the logistic function of the score. */
   probability: number;
+  calibrated: boolean;
+  /** Whether the score or the activations lie beyond those that calibration or fit have seen: better abstain. */
+  beyond: boolean;
 }
 
 /** Writes `probe.json`, `probe.safetensors` and the manifest. @throws InputError when facts and tensors disagree */
@@ -161,18 +176,25 @@ export async function loadProbe(folder: Folder): Promise<StoredProbe> {
  * @throws InputError for a feature that is missing, of another width or not finite
  */
 export function scoreProbe(probe: StoredProbe, activations: Record<string, Float32Array>): FeatureScore[] {
-  return probe.layers.map(({ feature, dim }) => {
+  return probe.layers.map(({ feature, dim, calibration, support }) => {
     const x = activations[feature];
     if (x?.length !== dim) {
       throw new InputError(`Cannot score "${feature}": it has ${x?.length ?? "no"} values, expected ${dim}`);
     }
     const { coef, intercept, mean, scale } = probe.tensors[feature];
-    let score = intercept;
-    for (let j = 0; j < dim; j++) score += coef[j] * ((x[j] - (mean?.[j] ?? 0)) / (scale?.[j] ?? 1));
+    let score = intercept, square = 0;
+    for (let j = 0; j < dim; j++) {
+      const value = (x[j] - (mean?.[j] ?? 0)) / (scale?.[j] ?? 1);
+      score += coef[j] * value;
+      square += value ** 2 / dim;
+    }
     if (!Number.isFinite(score)) {
       throw new InputError(`Cannot score "${feature}": its activations are not finite`);
     }
-    return { feature, score, probability: 1 / (1 + Math.exp(-score)) };
+    const far = support !== undefined && Math.sqrt(square) > support.distance;
+    if (!calibration) return { feature, score, probability: sigmoid(score), calibrated: false, beyond: far };
+    const { probability, beyond } = calibrated(calibration, score);
+    return { feature, score, probability, calibrated: true, beyond: beyond || far };
   });
 }
 

@@ -121,8 +121,8 @@ const probeSchema = z.strictObject({
     centerScenes: z.boolean().default(false),
     standardize: z.boolean().default(false),
   }).prefault({}),
-  /** Shuffled labels for the control task. */
-  controlTasks: z.number().int().min(0).default(5),
+  /** Ways to label people by lot for the control task; of fewer than two no spread can be told. */
+  controlTasks: z.number().int().min(2).default(5),
 });
 
 const gradientsSchema = z.strictObject({
