@@ -238,8 +238,8 @@ function checked(
 function layerScores(probe: StoredProbe, activations: Record<string, Float32Array>): LayerScore[] {
   const scores = new Map(scoreProbe(probe, activations).map((layer) => [layer.feature, layer]));
   return probe.layers.map(({ feature, site, reduction }) => {
-    const { score, probability } = scores.get(feature)!;
-    return { feature, site, reduction, score, probability };
+    const { score, probability, calibrated, beyond } = scores.get(feature)!;
+    return { feature, site, reduction, score, probability, calibrated, beyond };
   });
 }
 

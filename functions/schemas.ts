@@ -30,8 +30,11 @@ export const layerScoreSchema = z.object({
   reduction: z.string(),
   /** Log-odds of "seen in training", as fitted. */
   score: z.number(),
-  /** The logistic function of the score: not calibrated. */
+  /** Calibrated on people left out of the fit, else the logistic function of the score. */
   probability: z.number().min(0).max(1),
+  calibrated: z.boolean(),
+  /** The picture lies beyond those that the probe has seen: better give no answer. */
+  beyond: z.boolean(),
 });
 export type LayerScore = z.infer<typeof layerScoreSchema>;
 

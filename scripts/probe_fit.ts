@@ -109,6 +109,7 @@ export const fitTask: Task<typeof fitSchema> = {
     try {
       fitted = await fitProbe(set, {
         ...rest,
+        calibrate: true,
         faithful: { split, testSize, seed: splitSeed, ...(splits && { partitions: splits }) },
         signal,
         onProgress(done, total, feature) {

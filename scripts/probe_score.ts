@@ -51,7 +51,7 @@ export async function scoreFile(
 /** One row a picture and layer: the score, and the strictest stored threshold that it exceeds. */
 export function scoreTable(probe: StoredProbe, scores: readonly PictureScore[]): string {
   const rows = scores.flatMap(({ image, layers }) =>
-    layers.map(({ feature, score, probability }, i) => {
+    layers.map(({ feature, score, probability, beyond }, i) => {
       const { fpr01 = null, fpr001 = null } = probe.layers[i].threshold ?? {};
       const above = fpr001 !== null && score > fpr001
         ? "above 0.1 % FPR"
@@ -59,11 +59,15 @@ export function scoreTable(probe: StoredProbe, scores: readonly PictureScore[]):
         ? "above 1 % FPR"
         : "";
       const name = feature === probe.primary ? `${feature} *` : feature;
-      return [image, name, score.toFixed(3), probability.toFixed(3), above];
+      return [image, name, score.toFixed(3), `${beyond ? "! " : ""}${probability.toFixed(3)}`, above];
     })
   );
   return formatTable(["image", "feature", "log-odds", "probability", "threshold"], rows) +
-    "\n* the feature named beforehand; the probability is the logistic function of the score, not calibrated";
+    `\n* the feature named beforehand; the probability is ${
+      probe.layers.every(({ calibration }) => calibration)
+        ? "calibrated on people left out of the fit; ! beyond what the probe has seen, better no answer"
+        : "the logistic function of the score, not calibrated"
+    }`;
 }
 
 const scoreSchema = z.object({

@@ -296,6 +296,7 @@ Deno.test("deno task probe fit writes a probe that scores, and says what is wron
       ...options,
       draws: 19,
       partitions: 4,
+      calibrate: true,
     });
     assert.deepEqual(tensors, fitted.tensors);
     assert.deepEqual(facts.layers, fitted.facts.layers);

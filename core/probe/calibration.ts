@@ -46,7 +46,7 @@ export function calibrate(
 
 /**
  * Platt 1999: a sigmoid of the score by maximum likelihood, its targets drawn in by one count of either class as in his paper.
- * Newton's method with halved steps (Lin, Lin & Weng 2007). @throws InputError for labels of one class
+ * It never descends. Newton's method with halved steps (Lin, Lin & Weng 2007). @throws InputError for labels of one class
  */
 export function fitPlatt(labels: ArrayLike<number>, scores: ArrayLike<number>, people: number): Calibration {
   const { n, positive, bounds } = check(labels, scores);
@@ -85,8 +85,12 @@ export function fitPlatt(labels: ArrayLike<number>, scores: ArrayLike<number>, p
     b += step * db;
     value = next;
   }
+  // No score may lower the probability: where the best sigmoid descends, the best that does not is level.
+  if (a < 0) [a, b] = [0, logit((positive * high + (n - positive) * low) / n)];
   return { method: "platt", slope: a / unit, offset: b, scores: bounds, people };
 }
+
+const logit = (p: number): number => Math.log(p / (1 - p));
 
 /** The least-squares ascending fit, by pooling adjacent violators; ties are one point. @throws InputError for labels of one class */
 export function fitIsotonic(

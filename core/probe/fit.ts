@@ -90,7 +90,8 @@ export async function fitProbe(set: ActivationSet, options: FitOptions): Promise
         single: single.heldOut,
       },
       threshold: single.threshold,
-      ...(options.calibrate && { calibration: single.calibration, support: single.support }),
+      ...(options.calibrate && { calibration: single.calibration }),
+      ...(options.calibrate && single.support && { support: single.support }),
     });
   }
   familywise(Object.values(permuted)).forEach((p, i) => layers[i].metrics.sound!.p_family = p);
