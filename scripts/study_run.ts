@@ -1,0 +1,205 @@
+/**
+ * Runs the chains of a study: an arm is tuned, read and asked, gradients are compared, probes are fitted beside. What is
+ * done stays done; stopped or killed anywhere, the same command goes on to the same bytes. A failure names its cell.
+ */
+import { InputError, Interrupted, messageOf } from "../core/errors.ts";
+import { type Folder, readJson } from "../core/formats/folder.ts";
+import { planArm } from "../core/study/arms.ts";
+import { blindPixels } from "../core/study/blind.ts";
+import { type Cell, type Chain, primaryOf, tuningOf } from "../core/study/cells.ts";
+import type { StudyModel } from "../core/study/config.ts";
+import { type TuneResult, tuneSchema } from "../core/study/results.ts";
+import { totalWork, unitsOf } from "../core/study/work.ts";
+import type { Gpu } from "../gpu/device.ts";
+import type { Session } from "../gpu/session.ts";
+import { activationsCell, type ArmRun, finishTune, openArm, tuneArm } from "../gpu/study_arm.ts";
+import { progress } from "./progress.ts";
+import { cellFolder, cellName, isDone, placeOf, readResult, writeTimes } from "./study_cell.ts";
+import { spanOf } from "./study_plan.ts";
+import { createProbePool, type ProbePool } from "./study_probe.ts";
+import { folderOf, openContext, type SeedContext, type Study } from "./study_setup.ts";
+
+export interface StudyRun {
+  study: Study;
+  /** Those to run here. */
+  chains: readonly Chain[];
+  folder: Folder;
+  gpu: Gpu;
+  signal: AbortSignal;
+}
+
+/** What the chains of a run share. */
+interface Shop extends StudyRun {
+  probes: ProbePool;
+  contextOf(data: string, seed: number): Promise<SeedContext>;
+  baseOf(model: StudyModel): Promise<Folder>;
+}
+
+/** @throws Interrupted when the signal fires; otherwise what went wrong in a cell, by its name */
+export async function runStudy(run: StudyRun): Promise<void> {
+  const { study: { config, identities }, chains, folder, signal } = run;
+  const probes = createProbePool();
+  const shop: Shop = {
+    ...run,
+    probes,
+    contextOf: latest((data: string, seed: number) => openContext(config, data, seed)),
+    baseOf: latest((model: StudyModel) => folderOf(model)),
+  };
+  const left = await Promise.all(chains.map(async (chain) => {
+    const done = await Promise.all(chain.cells.map((cell) => isDone(folder, cell)));
+    return { name: chain.name, cells: chain.cells.filter((_, i) => !done[i]), all: chain.cells };
+  }));
+  const units = left.map(({ cells }) => unitsOf(totalWork(config, identities, cells)));
+  const whole = units.reduce((a, b) => a + b, 0), start = performance.now();
+  let done = 0;
+  try {
+    for (const [at, { name, cells, all }] of left.entries()) {
+      if (cells.length === 0) continue;
+      console.error(`[${at + 1}/${left.length}] ${name}`);
+      await runChain(shop, all, new Set(cells.map(({ id }) => id)));
+      done += units[at];
+      const seconds = (performance.now() - start) / 1000;
+      if (done > 0 && done < whole) {
+        console.error(
+          `  ${spanOf(seconds)} so far, about ${spanOf(seconds * (whole - done) / done)} to go`,
+        );
+      }
+    }
+    await finishProbes(probes, signal);
+  } finally {
+    probes.stop();
+  }
+}
+
+/** A function that keeps its last answer for as long as it is asked the same. */
+function latest<A extends unknown[], T>(make: (...args: A) => Promise<T>): (...args: A) => Promise<T> {
+  let last: { args: A; value: Promise<T> } | undefined;
+  return (...args) => {
+    if (!last || last.args.some((arg, i) => arg !== args[i])) last = { args, value: make(...args) };
+    return last.value;
+  };
+}
+
+async function runChain(shop: Shop, cells: readonly Cell[], todo: ReadonlySet<string>): Promise<void> {
+  const { study: { config }, gpu, signal } = shop, [{ key }] = cells;
+  const model = config.models.find(({ name }) => name === key.model)!;
+  const { context, scenes } = await shop.contextOf(key.data, key.seed);
+  const base = await shop.baseOf(model);
+  if (key.arm === undefined) return;
+  const run: ArmRun = {
+    ...{ gpu, base, model, context, signal },
+    arm: planArm(key.arm),
+    tuning: tuningOf(config, model, key.arm, key.batch, context.source.count),
+    batch: key.batch,
+  };
+  const [tune] = cells, tuned = cellFolder(shop.folder, tune);
+  let session: Session | undefined;
+  try {
+    for (const cell of cells) {
+      shop.probes.check();
+      if (!todo.has(cell.id)) continue;
+      await inCell(cell, signal, async () => {
+        if (cell.kind === "tune") session = await runTune(shop, run, cell);
+        else if (cell.kind === "activations") {
+          session ??= await openArm(run, tuned);
+          const bar = progress(`  ${key.arm}: reading`, (await scenes()).length), start = performance.now();
+          const folder = cellFolder(shop.folder, cell);
+          await activationsCell(run, session, await scenes(), config.probe, cell, folder, bar.update);
+          await writeTimes(folder, { seconds: secondsSince(start), adapter: gpu.name });
+          bar.stop();
+        } else if (cell.kind === "probe") await addProbe(shop, run, cell, cells, scenes);
+      });
+    }
+  } finally {
+    session?.close();
+  }
+}
+
+const secondsSince = (start: number): number => (performance.now() - start) / 1000;
+
+/** Tunes and leaves the session open for the cells behind. */
+async function runTune({ folder, gpu }: Shop, run: ArmRun, cell: Cell): Promise<Session> {
+  const target = cellFolder(folder, cell), start = performance.now(), { steps } = run.tuning;
+  const bar = progress(`  ${run.arm.name}: tuning`, Math.max(1, steps));
+  const tuned = await tuneArm(run, target, {
+    onStep: ({ step, loss }) => bar.update(step, `loss ${loss.toFixed(3)}`),
+  }).finally(() => bar.stop());
+  const vqa: TuneResult["vqa"] = null;
+  await writeTimes(target, { seconds: secondsSince(start), adapter: gpu.name });
+  await finishTune(run, tuned, target, cell, vqa);
+  return tuned.session;
+}
+
+/** Hands a probe cell to the workers. */
+async function addProbe(
+  { study: { config, identities }, folder, probes }: Shop,
+  { model, arm, context }: ArmRun,
+  cell: Cell,
+  chain: readonly Cell[],
+  scenes: SeedContext["scenes"],
+): Promise<void> {
+  const parent = chain.find(({ id }) => id === cell.parents[0])!, [tune] = chain;
+  const prompt = config.probe.prompts.find(({ id }) => id === cell.key.prompt)!;
+  const { run } = await readResult(cellFolder(folder, tune), "tune.json", tuneSchema);
+  const pictures = (await scenes()).map(({ picture }) => picture);
+  probes.add(`"${cellName(cell)}" (${placeOf(cell)})`, {
+    activations: cellFolder(folder, parent).path,
+    folder: cellFolder(folder, cell).path,
+    pixels: blindPixels(pictures),
+    settings: {
+      arm: arm.name,
+      prompt,
+      seed: context.seed,
+      primary: primaryOf(config.probe.primary, prompt.id),
+      probe: config.probe,
+    },
+    model: { name: model.name, hash: identities.models[model.name], adapter: run },
+    cell: cell.settings,
+  });
+}
+
+/** Runs one cell's work and gives whatever goes wrong the cell's name. */
+async function inCell(cell: Cell, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    const name = `"${cellName(cell)}" (${placeOf(cell)})`;
+    if (signal.aborted) {
+      throw new Interrupted(`Stopped in the cell ${name}; the same command goes on from there`);
+    }
+    const message = `Cannot finish the cell ${name}: ${messageOf(error)}`;
+    const isPlain = error instanceof InputError || (error as { code?: string }).code === "ENOSPC";
+    throw isPlain ? new InputError(message) : new Error(message, { cause: error });
+  }
+}
+
+/** Waits for the workers. */
+async function finishProbes(probes: ProbePool, signal: AbortSignal): Promise<void> {
+  const { total } = probes.share();
+  if (total === 0) return;
+  const bar = progress("probes", 100);
+  const timer = setInterval(() => bar.update(Math.floor(100 * probes.share().done / total)), 500);
+  const stop = () => probes.stop();
+  signal.addEventListener("abort", stop);
+  try {
+    if (!signal.aborted) await probes.finish();
+    if (signal.aborted) {
+      throw new Interrupted("Stopped while probes were fitted; the same command goes on from there");
+    }
+    bar.update(100);
+  } finally {
+    clearInterval(timer);
+    signal.removeEventListener("abort", stop);
+    bar.stop();
+  }
+}
+
+/** What a study's folder says it is. */
+export async function readStudy(folder: Folder): Promise<Omit<Study, "assumed">> {
+  return await readJson(folder, "study.json") as Omit<Study, "assumed">;
+}
+
+/** Written before the first cell: the configuration, what its names stand for, and every cell of the grid. */
+export async function writeStudy(folder: Folder, { config, identities, cells }: Study): Promise<void> {
+  await folder.write("study.json", JSON.stringify({ config, identities, cells }, null, 1) + "\n");
+}
