@@ -28,7 +28,7 @@ export const DEMO_LORA: LoraConfig = {
   r: 8,
   lora_alpha: 16,
   lora_dropout: 0,
-  target_modules: "model\\.(language_model|multi_modal_projector)\\..*",
+  target_modules: "model\\.(language_model|multi_modal_projector)\\..*(_proj|linear_[12])",
   use_rslora: false,
 };
 /** Trained directly beside the adapters: the tower and the projector, without which the positive control does not train. */

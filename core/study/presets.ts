@@ -69,7 +69,7 @@ export const PRESETS: Record<string, StudyConfigInput> = {
       lora: {
         r: 8,
         lora_alpha: 16,
-        target_modules: "model\\.(language_model|multi_modal_projector)\\..*",
+        target_modules: "model\\.(language_model|multi_modal_projector)\\..*(_proj|linear_[12])",
       },
       // Without the tower the positive control does not train.
       trainable: ["^model\\.vision_tower\\.", "^model\\.multi_modal_projector\\."],
@@ -105,7 +105,7 @@ export const PRESETS: Record<string, StudyConfigInput> = {
       weights: "bf16",
       ...llavaTraining,
       template: "checkpoint",
-      lora: { ...llavaLora, target_modules: "model\\.text_model\\..*" },
+      lora: { ...llavaLora, target_modules: "model\\.text_model\\..*_proj" },
       trainable: ["^model\\.connector\\."],
     }],
     data: llavaData(["textvqa"]),
@@ -122,7 +122,7 @@ export const PRESETS: Record<string, StudyConfigInput> = {
       visionTower: "openai/clip-vit-large-patch14-336",
       weights: "bf16",
       ...llavaTraining,
-      lora: { ...llavaLora, target_modules: "model\\.language_model\\..*" },
+      lora: { ...llavaLora, target_modules: "model\\.language_model\\..*_proj" },
       trainable: ["^model\\.multi_modal_projector\\."],
     }],
     data: llavaData(Object.keys(PUBLISHED_RECORDS)),
@@ -177,6 +177,10 @@ export function parseStudy(json: unknown, name: string): StudyConfig {
   }
   const parsed = studySchema.safeParse(preset === undefined ? rest : merged(PRESETS[preset as string], rest));
   if (!parsed.success) throw new InputError(`Cannot use "${name}": ${z.prettifyError(parsed.error)}`);
+  const { arms, tuning } = parsed.data;
+  // What a preset says of arms that the file leaves out is left out as well; the file's own words are not.
+  const isOwn = (arm: string) => preset === undefined || Object.hasOwn(rest.tuning ?? {}, arm);
+  for (const arm of Object.keys(tuning)) if (!arms.includes(arm) && !isOwn(arm)) delete tuning[arm];
   return parsed.data;
 }
 
