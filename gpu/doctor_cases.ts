@@ -11,6 +11,7 @@ import {
   swigluReference,
 } from "../core/reference/activation.ts";
 import { attentionReference, cachedAttentionReference } from "../core/reference/attention.ts";
+import { innerProductsReference } from "../core/reference/dot.ts";
 import { crossEntropyReference } from "../core/reference/loss.ts";
 import {
   matmulNNReference,
@@ -32,6 +33,7 @@ import { adamw, gradNorm } from "./ops/adamw.ts";
 import { add, scale } from "./ops/add.ts";
 import { attention, cachedAttention, uploadPairs, uploadRanges } from "./ops/attention.ts";
 import { crossEntropy } from "./ops/cross_entropy.ts";
+import { innerProducts } from "./ops/dot.ts";
 import { dropout } from "./ops/dropout.ts";
 import { gatherRows, mergeRows } from "./ops/gather.ts";
 import { linear } from "./ops/linear.ts";
@@ -96,6 +98,12 @@ export function kernelCases(): KernelCase[] {
     dropoutCase(),
     ...losses(),
     adamwCase(),
+    {
+      name: "inner products of two gradients",
+      inputs: [fixed(67), fixed(67)],
+      gpu: (tape, [a, b]) => innerProducts(tape.gpu, [[a, b]]).shares, // so few values make one share
+      reference: ([a, b]) => innerProductsReference(a, b),
+    },
   ];
 }
 
