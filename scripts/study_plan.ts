@@ -133,7 +133,7 @@ export function studyTable(
     `${config.title}: ${cells.length} cells in ${chains.length} chains, ${left} to do`,
     ...[...costs].map(([name, { plan }]) =>
       `${name}: ${plan.parameters} parameters, ${plan.trained} trained, one step of ${plan.step.samples} samples:\n${
-        planText(plan).split("\n").slice(1).join("\n")
+        planText(plan).split("\n").slice(1).filter((line) => !line.startsWith("    ")).join("\n")
       }`
     ),
     ...assumed,

@@ -120,10 +120,10 @@ const secondsSince = (start: number): number => (performance.now() - start) / 10
 /** Tunes and leaves the session open for the cells behind. */
 async function runTune({ folder, gpu }: Shop, run: ArmRun, cell: Cell): Promise<Session> {
   const target = cellFolder(folder, cell), start = performance.now(), { steps } = run.tuning;
-  const bar = progress(`  ${run.arm.name}: tuning`, Math.max(1, steps));
+  const bar = steps > 0 ? progress(`  ${run.arm.name}: tuning`, steps) : undefined;
   const tuned = await tuneArm(run, target, {
-    onStep: ({ step, loss }) => bar.update(step, `loss ${loss.toFixed(3)}`),
-  }).finally(() => bar.stop());
+    onStep: ({ step, loss }) => bar?.update(step, `loss ${loss.toFixed(3)}`),
+  }).finally(() => bar?.stop());
   const vqa: TuneResult["vqa"] = null;
   await writeTimes(target, { seconds: secondsSince(start), adapter: gpu.name });
   await finishTune(run, tuned, target, cell, vqa);
