@@ -120,6 +120,11 @@ export class Scope {
     return tensor;
   }
 
+  /** Gives one of its buffers back before its end; a buffer that is not its own stays. */
+  free(buffer: PoolBuffer): void {
+    if (this.#held.delete(buffer)) this.pool.release(buffer);
+  }
+
   [Symbol.dispose](): void {
     if (this.stack.at(-1) !== this) throw new Error("Cannot close a scope while one inside it is open");
     this.stack.pop();

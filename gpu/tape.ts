@@ -4,6 +4,7 @@
  */
 import type { Gpu } from "./device.ts";
 import { add } from "./ops/add.ts";
+import type { PoolBuffer } from "./pool.ts";
 import { type Dtype, type Tensor, viewAs } from "./tensor.ts";
 
 /** Gets the gradient of the output, returns that of every input, in order; undefined where none is wanted. */
@@ -90,22 +91,44 @@ export class Tape {
     return this.#grads.get(x);
   }
 
-  /** Walks back from `output` with its gradient `dy`; every trained parameter's `grad` grows by its share. */
+  /**
+   * Walks back from `output` with its gradient `dy`; every trained parameter's `grad` grows by its share. A gradient
+   * whose last reader has run is given back at once, so that few of them live at a time.
+   */
   backward(output: Tensor, dy: Tensor): void {
-    this.#grads.set(output, dy);
+    const { pool } = this.gpu;
+    using all = pool.scope();
+    // Sums and reshapes pass a gradient on as it is: several tensors may lie in one buffer.
+    const readers = new Map<PoolBuffer, number>();
+    const drop = (tensor: Tensor) => {
+      const grad = this.#grads.get(tensor);
+      if (!grad) return;
+      this.#grads.delete(tensor);
+      const left = readers.get(grad.buffer)! - 1;
+      readers.set(grad.buffer, left);
+      if (left === 0) all.free(grad.buffer);
+    };
+    const put = (tensor: Tensor, grad: Tensor) => {
+      readers.set(grad.buffer, (readers.get(grad.buffer) ?? 0) + 1);
+      drop(tensor);
+      this.#grads.set(tensor, grad);
+    };
+    put(output, dy);
     for (let i = this.#nodes.length - 1; i >= 0; i--) {
       const { output, inputs, backward } = this.#nodes[i];
       const dy = this.#grads.get(output);
       if (!dy) continue;
+      using step = pool.scope();
       const grads = backward(dy);
       inputs.forEach((input, k) => {
         const grad = grads[k];
         if (!grad || !input.requiresGrad) return;
         const sum = this.#grads.get(input);
-        this.#grads.set(input, sum ? add(new Tape(this.gpu, false), sum, grad) : grad);
+        put(input, step.keep(sum ? add(new Tape(this.gpu, false), sum, grad) : grad));
       });
-      this.#grads.delete(output);
+      drop(output);
     }
     this.#nodes = [];
+    for (const grad of this.#grads.values()) all.keep(grad);
   }
 }
