@@ -6,13 +6,14 @@ import { InputError, Interrupted, messageOf } from "../core/errors.ts";
 import { type Folder, readJson } from "../core/formats/folder.ts";
 import { planArm } from "../core/study/arms.ts";
 import { blindPixels } from "../core/study/blind.ts";
-import { type Cell, type Chain, primaryOf, tuningOf } from "../core/study/cells.ts";
+import { canonical, type Cell, type Chain, primaryOf, tuningOf } from "../core/study/cells.ts";
 import type { StudyModel } from "../core/study/config.ts";
-import { type TuneResult, tuneSchema } from "../core/study/results.ts";
+import { tuneSchema, type Vqa } from "../core/study/results.ts";
 import { totalWork, unitsOf } from "../core/study/work.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Session } from "../gpu/session.ts";
 import { activationsCell, type ArmRun, finishTune, openArm, tuneArm } from "../gpu/study_arm.ts";
+import { vqaOf } from "../gpu/study_vqa.ts";
 import { progress } from "./progress.ts";
 import { cellFolder, cellName, isDone, placeOf, readResult, writeTimes } from "./study_cell.ts";
 import { spanOf } from "./study_plan.ts";
@@ -33,6 +34,8 @@ interface Shop extends StudyRun {
   probes: ProbePool;
   contextOf(data: string, seed: number): Promise<SeedContext>;
   baseOf(model: StudyModel): Promise<Folder>;
+  /** Answers before any step, asked once for all arms that begin alike. */
+  beforeOf(run: ArmRun, cell: Cell, ask: () => Promise<Vqa>): Promise<Vqa>;
 }
 
 /** @throws Interrupted when the signal fires; otherwise what went wrong in a cell, by its name */
@@ -44,6 +47,7 @@ export async function runStudy(run: StudyRun): Promise<void> {
     probes,
     contextOf: latest((data: string, seed: number) => openContext(config, data, seed)),
     baseOf: latest((model: StudyModel) => folderOf(model)),
+    beforeOf: answersBefore(),
   };
   const left = await Promise.all(chains.map(async (chain) => {
     const done = await Promise.all(chain.cells.map((cell) => isDone(folder, cell)));
@@ -80,10 +84,21 @@ function latest<A extends unknown[], T>(make: (...args: A) => Promise<T>): (...a
   };
 }
 
+/** Remembers the answers of a fresh model: they depend on what is trained of it, not on how. */
+function answersBefore(): Shop["beforeOf"] {
+  const known = new Map<string, Vqa>();
+  return async ({ model, arm }, { key: { data, seed } }, ask) => {
+    const key = canonical([model.name, data, seed, arm.name === "base"]);
+    const vqa = known.get(key) ?? await ask();
+    known.set(key, vqa);
+    return vqa;
+  };
+}
+
 async function runChain(shop: Shop, cells: readonly Cell[], todo: ReadonlySet<string>): Promise<void> {
   const { study: { config }, gpu, signal } = shop, [{ key }] = cells;
   const model = config.models.find(({ name }) => name === key.model)!;
-  const { context, scenes } = await shop.contextOf(key.data, key.seed);
+  const { context, scenes, questions } = await shop.contextOf(key.data, key.seed);
   const base = await shop.baseOf(model);
   if (key.arm === undefined) return;
   const run: ArmRun = {
@@ -99,7 +114,7 @@ async function runChain(shop: Shop, cells: readonly Cell[], todo: ReadonlySet<st
       shop.probes.check();
       if (!todo.has(cell.id)) continue;
       await inCell(cell, signal, async () => {
-        if (cell.kind === "tune") session = await runTune(shop, run, cell);
+        if (cell.kind === "tune") session = await runTune(shop, run, cell, questions);
         else if (cell.kind === "activations") {
           session ??= await openArm(run, tuned);
           const bar = progress(`  ${key.arm}: reading`, (await scenes()).length), start = performance.now();
@@ -117,16 +132,26 @@ async function runChain(shop: Shop, cells: readonly Cell[], todo: ReadonlySet<st
 
 const secondsSince = (start: number): number => (performance.now() - start) / 1000;
 
-/** Tunes and leaves the session open for the cells behind. */
-async function runTune({ folder, gpu }: Shop, run: ArmRun, cell: Cell): Promise<Session> {
+/** Tunes, with questions asked before and after, and leaves the session open for the cells behind. */
+async function runTune(
+  { folder, gpu, signal, beforeOf }: Shop,
+  run: ArmRun,
+  cell: Cell,
+  questions: SeedContext["questions"],
+): Promise<Session> {
   const target = cellFolder(folder, cell), start = performance.now(), { steps } = run.tuning;
+  const ask = async (session: Session) => await vqaOf(session, await questions(), { signal });
+  let before: Vqa | undefined;
   const bar = steps > 0 ? progress(`  ${run.arm.name}: tuning`, steps) : undefined;
   const tuned = await tuneArm(run, target, {
+    onFresh: async (session) => {
+      before = await beforeOf(run, cell, () => ask(session));
+    },
     onStep: ({ step, loss }) => bar?.update(step, `loss ${loss.toFixed(3)}`),
   }).finally(() => bar?.stop());
-  const vqa: TuneResult["vqa"] = null;
+  const after = steps > 0 ? await ask(tuned.session) : before!;
   await writeTimes(target, { seconds: secondsSince(start), adapter: gpu.name });
-  await finishTune(run, tuned, target, cell, vqa);
+  await finishTune(run, tuned, target, cell, { before: before!, after });
   return tuned.session;
 }
 

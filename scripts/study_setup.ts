@@ -10,10 +10,18 @@ import { sha256 } from "../core/formats/manifest.ts";
 import { createWatermarker, type Watermarker } from "../core/privacy/mark.ts";
 import { createTextRenderer } from "../core/privacy/text_renderer.ts";
 import { watermarkOptionsSchema } from "../core/privacy/watermark.ts";
-import { type ArmContext, type ProbeScene, probeScenes, studyPeople } from "../core/study/arms.ts";
+import {
+  type ArmContext,
+  type ProbeScene,
+  probeScenes,
+  type SourceItem,
+  studyPeople,
+  throughEncoder,
+} from "../core/study/arms.ts";
 import { canonical, type Cell, type Identities, planCells } from "../core/study/cells.ts";
 import type { StudyConfig, StudyData, StudyModel } from "../core/study/config.ts";
 import { parseStudy, PUBLISHED_RECORDS } from "../core/study/presets.ts";
+import { VQA_PICTURES } from "../core/study/work.ts";
 import { modelHash } from "../gpu/session.ts";
 import { readFontFiles } from "./fonts.ts";
 import { modelFolder } from "./model.ts";
@@ -107,7 +115,7 @@ export async function identifyStudy(
       } catch (error) {
         if (!planning || !(error instanceof InputError)) throw error;
         const images = assumedImages(data);
-        identities.data[`${data.name}/${seed}`] = { hash: "assumed", images };
+        identities.data[`${data.name}/${seed}`] = { hash: `assumed/${data.name}/${seed}`, images };
         assumed.push(`"${data.name}" is not there: ${images} pictures to tune on are assumed`);
       }
     }
@@ -151,6 +159,8 @@ export interface SeedContext {
   context: ArmContext;
   /** The probed pictures, drawn when first asked for. */
   scenes(): Promise<ProbeScene[]>;
+  /** Held-out pictures with their questions, through the study's encoder. */
+  questions(): Promise<SourceItem[]>;
 }
 
 /** @throws InputError when the data has fewer held-out pictures than are probed, or one is too small */
@@ -167,6 +177,18 @@ export async function openContext(config: StudyConfig, dataName: string, seed: n
   const paraphrases = config.paraphrases === undefined ? undefined : await paraphrasesOf(config.paraphrases);
   const fitting = fittingSource(source, watermarker, people);
   const context = { seed, source: fitting, people, watermarker, encoding, questions, paraphrases };
-  let drawn: Promise<ProbeScene[]> | undefined;
-  return { context, scenes: () => drawn ??= probeScenes(context, probe.scenes) };
+  let drawn: Promise<ProbeScene[]> | undefined, asked: Promise<SourceItem[]> | undefined;
+  const questionOf = async (_: unknown, i: number): Promise<SourceItem> => {
+    const item = await source.heldOut(i);
+    const pictures = await Promise.all(item.pictures.map((picture) => throughEncoder(picture, encoding)));
+    return { ...item, pictures };
+  };
+  return {
+    context,
+    scenes: () => drawn ??= probeScenes(context, probe.scenes),
+    questions: () =>
+      asked ??= Promise.all(
+        Array.from({ length: Math.min(VQA_PICTURES, source.heldOutCount) }, questionOf),
+      ),
+  };
 }
