@@ -7,15 +7,17 @@ import type { Folder } from "../core/formats/folder.ts";
 import { sha256, writeManifest } from "../core/formats/manifest.ts";
 import { sizeOf } from "../core/shape.ts";
 import type { Picture } from "../core/image/picture.ts";
-import { type SampleRow, writeActivations } from "../core/probe/activations.ts";
+import { parseFeature, type SampleRow, writeActivations } from "../core/probe/activations.ts";
+import { defaultPrimary, orderedFeatures } from "../core/probe/selection.ts";
 import { type ArmContext, type ArmPlan, armSample, type ProbeScene } from "../core/study/arms.ts";
-import { canonical, type Cell } from "../core/study/cells.ts";
+import { canonical, type Cell, primaryOf } from "../core/study/cells.ts";
 import { type StudyConfig, type StudyModel, tapRequests } from "../core/study/config.ts";
 import { smoothLosses } from "../core/study/curve.ts";
 import type { TuneResult } from "../core/study/results.ts";
 import type { Gpu } from "./device.ts";
 import { extract, type FeatureRows } from "./extract.ts";
 import { openRun, openSession, type Session, type SessionOptions, writeTrained } from "./session.ts";
+import { writeShown } from "./study_heatmap.ts";
 import { type StepMetrics, train, type TrainConfig, trainSchema } from "./train.ts";
 
 /** Encoded pictures kept between epochs. */
@@ -48,7 +50,7 @@ export function sessionOptions(model: StudyModel, arm: string, seed: number): Se
 }
 
 /** The training settings of an arm; a state is saved ten times on the way, and at least every hundredth step. */
-export function trainConfig({ model, tuning, batch, context }: ArmRun): TrainConfig {
+export function trainConfig({ model, tuning, batch, context }: Omit<ArmRun, "arm">): TrainConfig {
   const { projectorLr, schedule, warmup, beta1, beta2, weightDecay, clip, microTokens, checkpointed } =
     model.train;
   const { steps, lr } = tuning;
@@ -176,8 +178,12 @@ export async function activationsCell(
     tapRequests(probe),
     { signal, onProgress, microTokens: Math.min(1024, model.train.microTokens) },
   );
-  const rows = rowsOf(scenes);
+  const rows = rowsOf(scenes), { prompts, primary } = probe;
+  const names = orderedFeatures({ features }), id = prompts.find(({ text }) => text === prompt)!.id;
+  const { site } = parseFeature(primaryOf(primary, id) ?? defaultPrimary(names));
+  const also = await writeShown(gpu, session, context, scenes, { prompt, site }, folder);
   await writeActivations(folder, rows, features, {
+    also,
     config: { prompt },
     parents: { model: session.hash, cell: await sha256(canonical(cell.parents)) },
     seed: context.seed,

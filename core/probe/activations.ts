@@ -49,8 +49,8 @@ export function parseFeature(feature: string): { site: string; reduction: string
   return { site, reduction };
 }
 
-/** What is recorded beside the files themselves: parents, seed, config, facts. */
-export type ActivationsManifest = Omit<ManifestInput, "kind" | "files" | "known">;
+/** What is recorded beside the files themselves: parents, seed, config, facts, and files that were written before. */
+export type ActivationsManifest = Omit<ManifestInput, "kind" | "files" | "known"> & { also?: string[] };
 
 /**
  * Writes an activation set, its manifest last; shards hold at most `rowsPerShard` rows.
@@ -60,7 +60,7 @@ export async function writeActivations(
   folder: Folder,
   rows: readonly SampleRow[],
   features: ReadonlyMap<string, FeatureData>,
-  manifest: ActivationsManifest = {},
+  { also = [], ...manifest }: ActivationsManifest = {},
   rowsPerShard = 16_384,
 ): Promise<{ hash: string }> {
   const what = `Cannot write activations to "${folder.path}"`;
@@ -93,7 +93,12 @@ export async function writeActivations(
   }
   const dims = Object.fromEntries([...features].map(([feature, { dim }]) => [feature, dim]));
   const facts = { samples: rows.length, features: dims, ...manifest.facts };
-  const { hash } = await writeManifest(folder, { ...manifest, facts, files, kind: "activations" });
+  const { hash } = await writeManifest(folder, {
+    ...manifest,
+    facts,
+    files: [...files, ...also],
+    kind: "activations",
+  });
   return { hash };
 }
 
