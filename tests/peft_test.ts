@@ -5,7 +5,13 @@
 import assert from "node:assert/strict";
 import { MemoryFolder, readJson } from "../core/formats/folder.ts";
 import { isTarget, rankOf } from "../core/formats/peft_rules.ts";
-import { type LoraConfig, loraSchema, parseLora, readAdapter } from "../core/formats/peft.ts";
+import {
+  type LoraConfig,
+  loraSchema,
+  parseLora,
+  readAdapter,
+  readAdapterConfig,
+} from "../core/formats/peft.ts";
 import { SafetensorsFile } from "../core/formats/safetensors.ts";
 import { openGpu } from "../gpu/device.ts";
 import { logitsOf } from "../gpu/logits.ts";
@@ -79,6 +85,33 @@ Deno.test("every tensor that peft wrote is written again, under the model's own 
     tuned.close();
   }
 });
+
+for (const family of ["llama", "llava", "qwen_vl", "qwen2_vl", "qwen2_5_vl", "smolvlm", "idefics3"]) {
+  Deno.test(`${family}: the adapter that peft wrote beside the reference comes back as it was`, async () => {
+    // What it does to logits is tests/parity_test.ts's; here: the same keys, shapes and bits, and the same meaning.
+    const given = modelAt(family).folder("adapter"), tuned = await openTunedPeft(gpu, modelAt(family), given);
+    const copy = new MemoryFolder(family);
+    await writeTrained(tuned, copy, "base");
+    const before = await readAdapter(given), after = await readAdapter(copy.folder("adapter"));
+    assert.deepEqual([...after.keys()].sort(), [...before.keys()].sort());
+    for (const [key, tensor] of before) assert.deepEqual(after.get(key), tensor, key);
+    const { r, lora_alpha, target_modules } = await readAdapterConfig(given);
+    const written = await readAdapterConfig(
+      copy.folder("adapter"),
+    );
+    assert.deepEqual([written.r, written.lora_alpha], [r, lora_alpha]);
+    assert.deepEqual(
+      targetsOfConfig(tuned, written.target_modules),
+      targetsOfConfig(tuned, target_modules),
+    );
+    tuned.close();
+  });
+}
+
+/** The linear layers that a choice of targets names. */
+function targetsOfConfig({ model }: Tuned, target_modules: LoraConfig["target_modules"]): string[] {
+  return [...model.registry.linears.keys()].filter((name) => isTarget(name, config({ target_modules })));
+}
 
 // --- what is chosen ---
 
