@@ -158,7 +158,8 @@ async function armCells(
     cells.push(activations, probe);
   }
   if (config.says) {
-    cells.push(await makeCell("says", key, { says: config.says, draws: fit.draws }, [tune.id]));
+    const { draws, partitions } = fit, { who } = config.questions;
+    cells.push(await makeCell("says", key, { says: config.says, draws, partitions, who }, [tune.id]));
   }
   return cells;
 }

@@ -162,6 +162,8 @@ export const personSaysSchema = z.object({
   person: z.string(),
   set: z.string(),
   field: z.enum(["username", "user_id"]),
+  /** As it was asked: the general prompt of the field, or for usernames that of the positive control `who`. */
+  question: z.string(),
   /** With the person's watermark on the picture, or on the picture alone. */
   shown: z.boolean(),
   /** Greedy answer on the first scene. */
@@ -176,11 +178,15 @@ export const personSaysSchema = z.object({
 });
 export const saysResultSchema = z.object({
   arm: z.string(),
+  seed: z.number().int(),
+  /** Of permutations: equal where draws may be compared one by one. */
+  plan: z.number(),
+  /** Texts that a true one is ranked among, itself included. */
   candidates: z.number().int(),
   people: z.array(personSaysSchema),
-  /** Share of "yes" to having seen the person, with the watermark shown. */
+  /** Share of "yes" to having seen the person, with the watermark shown; U1 counts as seen in every arm. */
   says_seen: z.object({ seen: share, unseen: share }),
-  /** Attacks on membership that read outputs or gradients, each split by person like the sound probe. */
+  /** Attacks on membership that read outputs or gradients, by person; no gradients in an arm without tuning. */
   attacks: z.array(z.object({
     attack: z.string(),
     auroc: share,
@@ -191,12 +197,14 @@ export const saysResultSchema = z.object({
   /** Mean exposure of the seen less that of the unseen, over the same permutations of people. */
   exposure: z.array(z.object({
     field: z.string(),
+    question: z.string(),
     shown: z.boolean(),
     seen: z.number(),
     unseen: z.number(),
     difference: z.number(),
     null95: interval,
     p: share,
+    null: z.array(z.number()),
   })),
   /** Kept in times.json beside the result, whose bytes hold no time. */
   seconds: z.number().default(0),
