@@ -174,7 +174,7 @@ export function declareTrained(
 }
 
 /** Whether a parameter belongs to what turns the tower's features into the decoder's: projector, merger, resampler. */
-function isProjector({ name }: Param): boolean {
+export function isProjector({ name }: Pick<Param, "name">): boolean {
   return /(^|\.)(multi_modal_projector|connector|merger|visual\.attn_pool|visual\.(ln_post|proj))(\.|$)/.test(
     name,
   );

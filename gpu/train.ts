@@ -149,9 +149,15 @@ export function accumulateGradients(
   gpu: Gpu,
   model: Model,
   batches: readonly PackedBatch[],
-  options: { checkpointed: boolean; dropoutSeed: number; onPhase?: (phase: Phase) => void },
+  options: {
+    checkpointed: boolean;
+    dropoutSeed: number;
+    /** How often the gradients count, 1 unless told: -1 takes them away. */
+    weight?: number;
+    onPhase?: (phase: Phase) => void;
+  },
 ): Tensor[] {
-  const { onPhase } = options;
+  const { onPhase, weight = 1 } = options;
   const scale = 1 / batches.reduce((sum, { rows }) => sum + rows.length, 0);
   return batches.map((batch, i) => {
     using scope = gpu.pool.scope();
@@ -162,9 +168,44 @@ export function accumulateGradients(
     onPhase?.("loss");
     const { loss } = crossEntropy(tape, hidden, model.head.tensor, { ...batch, scale });
     onPhase?.("backward");
-    tape.backward(loss, gpu.upload(new Float32Array([1])));
+    tape.backward(loss, gpu.upload(new Float32Array([weight])));
     return scope.keep(loss);
   });
+}
+
+/** Which samples each step of a run sees, in order. */
+export function samplesBySteps(
+  { seed, batchSize }: Pick<TrainConfig, "seed" | "batchSize">,
+  count: number,
+): (step: number) => number[] {
+  const order = orders(seed, count);
+  return (step) => samplesOfStep(step, batchSize, count, order);
+}
+
+/**
+ * One step, counted from 0: gradients of these samples, which stay in the slabs as they were before clipping, and an
+ * update. Returns the gradients' norm (1) and the losses (1), on the device, in a scope that the caller opened.
+ */
+export function trainStep(
+  { gpu, model, slabs, config }: Pick<TrainRun, "gpu" | "model" | "slabs" | "config">,
+  step: number,
+  samples: readonly EncodedSample[],
+): { norm: Tensor; losses: Tensor[]; tokens: number; factor: number } {
+  zeroGrad(gpu, slabs);
+  const batches = microBatches(samples, config.microTokens, model);
+  const losses = accumulateGradients(gpu, model, batches, {
+    checkpointed: config.checkpointed,
+    dropoutSeed: hash32(config.seed, step + 1) || 1,
+  });
+  const factor = scheduleFactor(step, config);
+  const norm = optimizerStep(gpu, slabs, {
+    ...config,
+    lr: (group) => factor * peakRate(group, config),
+    step: step + 1,
+    maxNorm: config.clip,
+  });
+  const tokens = batches.reduce((sum, { rows }) => sum + rows.length, 0);
+  return { norm, losses, tokens, factor };
 }
 
 /**
@@ -172,8 +213,8 @@ export function accumulateGradients(
  * @throws Interrupted after saving, when the signal fires; InputError for a state of other settings
  */
 export async function train(run: TrainRun): Promise<StepMetrics[]> {
-  const { gpu, model, slabs, config, folder, signal, evaluation } = run;
-  const order = orders(config.seed, run.count);
+  const { gpu, config, folder, signal, evaluation } = run;
+  const samplesAt = samplesBySteps(config, run.count);
   const identity = await sha256(JSON.stringify({ config, count: run.count, ...run.identity }));
   let { step, metrics } = folder ? await restore(run, identity) : { step: 0, metrics: [] };
   await run.onResume?.(metrics);
@@ -196,24 +237,9 @@ export async function train(run: TrainRun): Promise<StepMetrics[]> {
           }`,
         );
       }
-      const samples = await Promise.all(
-        samplesOfStep(step, config.batchSize, run.count, order).map((i) => run.sample(i)),
-      );
+      const samples = await Promise.all(samplesAt(step).map((i) => run.sample(i)));
       using _scope = gpu.pool.scope();
-      zeroGrad(gpu, slabs);
-      const batches = microBatches(samples, config.microTokens, model);
-      const losses = accumulateGradients(gpu, model, batches, {
-        checkpointed: config.checkpointed,
-        dropoutSeed: hash32(config.seed, step + 1) || 1,
-      });
-      const factor = scheduleFactor(step, config);
-      const norm = optimizerStep(gpu, slabs, {
-        ...config,
-        lr: (group) => factor * peakRate(group, config),
-        step: step + 1,
-        maxNorm: config.clip,
-      });
-      const tokens = batches.reduce((sum, { rows }) => sum + rows.length, 0);
+      const { norm, losses, tokens, factor } = trainStep(run, step, samples);
       // The wait for step s happens while the device already works on step s + 1.
       const reading = gpu.read(norm, ...losses), number = step + 1;
       reading.catch(() => {}); // awaited below, unless the step before failed as well

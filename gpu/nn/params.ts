@@ -121,6 +121,18 @@ export interface Slab {
   readonly v: Tensor;
 }
 
+/** Makes each parameter and its gradient lie in these slabs, of which there may be several sets. */
+export function pointInto(slabs: readonly Slab[]): void {
+  for (const { params, offsets, param, grad } of slabs) {
+    params.forEach((member, i) => {
+      const tensor = tensorOver(param.buffer, member.shape, "f32", offsets[i] * 4);
+      tensor.requiresGrad = true;
+      tensor.grad = tensorOver(grad.buffer, member.shape, "f32", offsets[i] * 4);
+      member.tensor = tensor;
+    });
+  }
+}
+
 /** Elements between two parameters of a slab start at multiples of 256 bytes, as bindings must. */
 const ALIGN = 64;
 
@@ -149,13 +161,9 @@ export function placeTrained(
         gpu.zero(tensor);
         return tensor;
       });
-      members.forEach((member, i) => {
-        const tensor = tensorOver(param.buffer, member.shape, "f32", offsets[i] * 4);
-        tensor.requiresGrad = true;
-        tensor.grad = tensorOver(grad.buffer, member.shape, "f32", offsets[i] * 4);
-        member.tensor = tensor;
-      });
-      slabs.push({ group, decays: decayed, params: members, offsets, param, grad, m, v });
+      const slab = { group, decays: decayed, params: members, offsets, param, grad, m, v };
+      slabs.push(slab);
+      pointInto([slab]);
       [members, offsets, size] = [[], [], 0];
     };
     for (const member of chosen.filter((param) => param.group === group)) {
