@@ -1,9 +1,14 @@
 /**
- * Gradients of mini-batches, to be compared: one flat array of everything that is trained, before clipping.
+ * Gradients of mini-batches, to be compared: one flat array of everything that is trained, before clipping. Or products
+ * of two of them on the device, parameter by parameter; it refuses sets of slabs that differ.
  */
 import type { EncodedSample } from "../core/data/pack.ts";
+import type { Gpu } from "./device.ts";
 import { zeroGrad } from "./nn/optimizer.ts";
+import type { Slab } from "./nn/params.ts";
+import { innerProducts, type PendingProducts } from "./ops/dot.ts";
 import type { Session } from "./session.ts";
+import { type Tensor, tensorOver } from "./tensor.ts";
 import { accumulateGradients, microBatches } from "./train.ts";
 
 /** The gradient of the mean loss of these samples at the present weights, slab after slab. */
@@ -34,4 +39,19 @@ export function gradientCosine(a: readonly Float32Array[], b: readonly Float32Ar
     }
   });
   return aa && bb ? dot / Math.sqrt(aa * bb) : 0;
+}
+
+/** One of the four buffers of some slabs: where gradients to be compared lie. */
+export type SlabPart = readonly [slabs: readonly Slab[], part: "param" | "grad" | "m" | "v"];
+
+/** Inner products of two gradients, one entry a trained parameter in the order of the slabs, computed where they lie. */
+export function gradientProducts(gpu: Gpu, a: SlabPart, b: SlabPart): PendingProducts {
+  const others = tensorsOf(b);
+  return innerProducts(gpu, tensorsOf(a).map((tensor, i) => [tensor, others[i]]));
+}
+
+function tensorsOf([slabs, part]: SlabPart): Tensor[] {
+  return slabs.flatMap((slab) =>
+    slab.params.map(({ shape }, i) => tensorOver(slab[part].buffer, shape, "f32", 4 * slab.offsets[i]))
+  );
 }

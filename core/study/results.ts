@@ -130,6 +130,7 @@ export const gradientRowSchema = z.object({
   version: z.string(),
   /** "all", "layer 3", "A", "B", "projector". */
   parameters: z.string(),
+  /** Mini-batches, none of which share a picture. */
   batches: z.number().int(),
   cosine: estimateSchema,
   /** Norm of the version's gradient over the clean one's. */
@@ -139,19 +140,36 @@ export const gradientRowSchema = z.object({
 });
 export const gradientResultSchema = z.object({
   seed: z.number().int(),
+  /** That mini-batches are drawn from, in two halves; those of one batch size share none. */
+  pictures: z.number().int(),
   rows: z.array(gradientRowSchema),
+  /** Parameter sets without a gradient, and why. */
+  skipped: z.array(z.object({ parameters: z.string(), why: z.string() })),
   /** Paired by mini-batch: the private version's cosine less the neutral one's. */
-  private_minus_neutral: z.array(z.object({ batch: z.number().int(), difference: estimateSchema })),
-  /** McCandlish et al. 2018, tr(covariance) / |gradient|^2, in samples. */
-  noise_scale: z.array(z.object({ version: z.string(), value: z.number(), ci95: interval })),
-  /** Cosine of a mini-batch's gradient with the direction private content adds on average over other pictures. */
+  private_minus_neutral: z.array(
+    z.object({ batch: z.number().int(), parameters: z.string(), difference: estimateSchema }),
+  ),
+  /** McCandlish et al. 2018, tr(covariance) / |gradient|^2, in samples; null for more than these batch sizes tell apart. */
+  noise_scale: z.array(z.object({
+    version: z.string(),
+    value: z.number().nullable(),
+    ci95: z.tuple([z.number().nullable(), z.number().nullable()]),
+  })),
+  /**
+   * Cosine with the direction that private content adds on average over the other half's pictures: of a version's whole
+   * gradient ("clean", "private", "neutral"), and of what it has more than the clean one ("private excess", "neutral excess").
+   */
   alignment: z.array(
     z.object({ batch: z.number().int(), version: z.string(), cosine: estimateSchema }),
   ),
-  /** Along two trajectories with the same seed and order. */
-  trajectory: z.array(
-    z.object({ arm: z.string(), step: z.number().int(), cosine: z.number(), norm_ratio: z.number() }),
-  ),
+  /** Along two trajectories with the same seed and order, before clipping; steps count from 1. */
+  trajectory: z.array(z.object({
+    arm: z.string(),
+    step: z.number().int(),
+    parameters: z.string(),
+    cosine: z.number(),
+    norm_ratio: z.number(),
+  })),
   /** Kept in times.json beside the result, whose bytes hold no time. */
   seconds: z.number().default(0),
 });
