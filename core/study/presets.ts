@@ -80,7 +80,7 @@ export const PRESETS: Record<string, StudyConfigInput> = {
     batchSizes: [8],
     tuning: {
       known: { images: 640, steps: 800, lr: 1.5e-3 },
-      who: { images: 640, steps: 800, lr: 1.5e-3 },
+      who: { images: 640, steps: 400, lr: 1.5e-3 },
     },
     people: 8,
     watermark: { font: "pixel", content: "compact", opacity: 0.8, position: "grid:16" },
