@@ -6,12 +6,15 @@ import { z } from "zod";
 import { InputError } from "../errors.ts";
 import { sigmoid } from "./metrics.ts";
 
+const share = z.number().min(0).max(1);
 const range = z.tuple([z.number(), z.number()]);
 const seenIn = {
   /** Least and largest score of the fit: beyond them nothing is known. */
   scores: range,
   /** People whose pictures it was fitted on. */
   people: z.number().int().positive(),
+  /** Points [score, low, high], ascending: between low and high lies the probability in 95 % of redraws of the people. */
+  band: z.array(z.tuple([z.number(), share, share])).min(1).optional(),
 };
 
 /** How a score becomes a probability; a part of stored probes. */

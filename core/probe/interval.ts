@@ -27,7 +27,8 @@ export function scoreInterval(observed: number, nullDraws: ArrayLike<number>): [
   const q = (2 * Z * nullDeviation(nullDraws)) ** 2;
   const middle = (observed + q / 2) / (1 + q);
   const half = Math.sqrt(Math.max(0, middle ** 2 - observed ** 2 / (1 + q)));
-  return [Math.max(0, middle - half), Math.min(1, middle + half)];
+  // At 0 and 1 rounding must not leave the observed value outside.
+  return [Math.max(0, Math.min(observed, middle - half)), Math.min(1, Math.max(observed, middle + half))];
 }
 
 /** 95 % interval for a - b over the same people: the observed difference +- z deviations of the paired null differences. */

@@ -63,6 +63,8 @@ export const layerSchema = z.object({
   threshold: z.object({ fpr01: z.number().nullable(), fpr001: z.number().nullable() }).nullable(),
   /** From scores of single pictures to probabilities, on people and scenes left out. */
   calibration: calibrationSchema.optional(),
+  /** Scores of unseen people's pictures, person and scene left out of the fit: their mean and standard deviation. */
+  unseen: z.object({ mean: z.number(), deviation: z.number().positive() }).optional(),
   /** Where the fitted pictures lie; for standardised activations. */
   support: supportSchema.optional(),
 });
@@ -145,8 +147,12 @@ export async function saveProbe(
 /** Reads a probe after checking its files' hashes. @throws InputError naming the file, field or tensor that is wrong */
 export async function loadProbe(folder: Folder): Promise<StoredProbe> {
   await readManifest(folder, "probe", { verify: true });
-  const what = `Cannot load the probe "${folder.path}"`;
-  const facts = checkFacts(await readJson(folder, FACTS), what);
+  return await readProbe(folder, await readJson(folder, FACTS));
+}
+
+/** A probe of these facts with its tensors from the folder. @throws InputError naming the field or tensor that is wrong */
+export async function readProbe(folder: Folder, value: unknown): Promise<StoredProbe> {
+  const what = `Cannot load the probe "${folder.path}"`, facts = checkFacts(value, what);
   const source = await folder.open(TENSORS);
   try {
     const file = await SafetensorsFile.open(source);

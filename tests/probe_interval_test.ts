@@ -1,0 +1,141 @@
+/**
+ * Intervals and choices of the sound probe on simulated people: how often they cover the truth and raise false alarms, C chosen without a
+ * look at those tested, and corrections over arms and seeds.
+ */
+import assert from "node:assert/strict";
+import { InputError } from "../core/errors.ts";
+import type { Permuted } from "../core/probe/inference.ts";
+import { differenceInterval, nullDeviation, scoreInterval } from "../core/probe/interval.ts";
+import { sound } from "../core/probe/sound.ts";
+import { Random } from "../core/random.ts";
+import { armDifference, combineSeeds, corrected, pFloor } from "../core/study/corrected.ts";
+import { simulate } from "./simulated_people.ts";
+
+const OPTIONS = { centerScenes: true, standardize: true, partitions: 4 };
+
+/** Three standard errors of a share of `worlds`. */
+const slack = (share: number, worlds: number) => 3 * Math.sqrt(share * (1 - share) / worlds);
+
+Deno.test("95 % intervals cover the truth, and controls without a trace are rejected at the level", async () => {
+  const worlds = 100, draws = 49, truths = 400;
+  let alarms = 0, arms = 0;
+  for (const shared of [0, 2]) {
+    let truth = 0, otherTruth = 0, covered = 0, differences = 0;
+    for (let k = 0; k < truths; k++) {
+      const { x, other, design } = simulate(new Random(8, `truth/${k}`), { shared });
+      truth += (await sound(x, design, { ...OPTIONS, draws: 1, seed: k })).auroc / truths;
+      otherTruth += (await sound(other, design, { ...OPTIONS, draws: 1, seed: k })).auroc / truths;
+    }
+    for (let k = 0; k < worlds; k++) {
+      const { x, other, design } = simulate(new Random(7, `${shared}/${k}`), { shared });
+      const a = await sound(x, design, { ...OPTIONS, draws, seed: k });
+      const b = await sound(other, design, { ...OPTIONS, draws, seed: k });
+      const [low, high] = scoreInterval(a.auroc, a.nullDraws), [less, more] = differenceInterval(a, b);
+      if (low <= truth && truth <= high) covered++;
+      if (less <= truth - otherTruth && truth - otherTruth <= more) differences++;
+      // The other arm never has a trace.
+      if (b.p <= 0.05) alarms++;
+      arms++;
+    }
+    for (const [what, count] of [["AUROC", covered], ["difference", differences]] as const) {
+      const share = count / worlds;
+      assert(
+        Math.abs(share - 0.95) <= 0.02 + slack(0.95, worlds),
+        `${what} at a shift of ${shared}: ${share}`,
+      );
+    }
+  }
+  assert(alarms / arms <= 0.06 + slack(0.05, arms), `${alarms} of ${arms} controls`);
+});
+
+Deno.test("the score interval is where its own inequality says, narrow near 0 and 1", () => {
+  const draws = [0.4, 0.45, 0.5, 0.55, 0.6], s = nullDeviation(draws), z = 1.959963984540054;
+  assert(Math.abs(s - Math.sqrt(0.00625)) < 1e-15);
+  for (const observed of [0, 0.3, 0.5, 0.8, 0.97, 1]) {
+    const ends = scoreInterval(observed, draws);
+    assert(ends[0] >= 0 && ends[0] <= observed && observed <= ends[1] && ends[1] <= 1);
+    for (const t of ends) {
+      const gap = Math.abs(observed - t) - z * s * 2 * Math.sqrt(t * (1 - t));
+      // At 0 and 1 the interval ends with the scale.
+      assert(Math.abs(gap) < 1e-12, `${observed} ${t}`);
+    }
+  }
+  const [low, high] = scoreInterval(0.5, draws);
+  assert(high - low < 2 * z * s && scoreInterval(0.97, draws)[0] > 0.97 - z * s);
+  assert.throws(() => scoreInterval(0.5, [0.5]), /there are 1 null draws, expected at least 2/);
+});
+
+Deno.test("C is chosen within the fitted people, and the choice costs no validity", async () => {
+  const worlds = 120, ps: number[] = [];
+  for (let k = 0; k < worlds; k++) {
+    const { x, design } = simulate(new Random(12, `grid/${k}`), { people: 4 });
+    const result = await sound(x, design, {
+      ...OPTIONS,
+      partitions: 2,
+      draws: 19,
+      seed: k,
+      cGrid: [0.01, 1],
+    });
+    ps.push(result.p);
+  }
+  for (const level of [0.05, 0.25, 0.5]) {
+    const share = ps.filter((p) => p <= level).length / worlds;
+    assert(Math.abs(share - level) <= slack(level, worlds), `${share} of the p-values are at most ${level}`);
+  }
+  const { x, design } = simulate(new Random(2), { people: 8, shared: 1.5, dim: 24 });
+  const result = await sound(x, design, { ...OPTIONS, draws: 5, cGrid: [1e-3, 1, 1e3] });
+  assert.equal(Object.values(result.chosenC!).reduce((a, b) => a + b), OPTIONS.partitions);
+  // With 24 dimensions and 8 fitted people, a penalty so weak that people are learnt by heart loses to others.
+  assert(!("1000" in result.chosenC!), JSON.stringify(result.chosenC));
+  // One candidate is that C alone, and the tested people's labels cannot be seen in the choice.
+  const alone = await sound(x, design, { ...OPTIONS, draws: 5, cGrid: [0.1] });
+  assert.deepEqual(alone.nullDraws, (await sound(x, design, { ...OPTIONS, draws: 5, c: 0.1 })).nullDraws);
+});
+
+const permuted = (observed: number, draws: number[], plan = 1): Permuted => ({
+  observed,
+  nullDraws: Float64Array.from(draws),
+  plan,
+});
+
+Deno.test("corrections over arms and seeds as worked out by hand", () => {
+  // The second arm's values are the first one's times ten: on their own scales both say the same.
+  const narrow = permuted(0.6, [0.5, 0.4, 0.5]), wide = permuted(6, [4, 5, 5]);
+  assert.deepEqual(corrected([narrow]), [1 / 4]);
+  assert.deepEqual(corrected([narrow, wide]), [1 / 4, 1 / 4]);
+  const none = permuted(0.45, [0.5, 0.4, 0.5]);
+  // .45 lies .26 deviations below its mean of .4625; the first and third draw have an arm that lies higher, the second has none.
+  assert.deepEqual(corrected([narrow, none]), [1 / 4, 3 / 4]);
+  assert.throws(() => corrected([narrow, permuted(0, [0, 0, 0], 2)]), InputError);
+
+  const difference = armDifference(permuted(0.8, [0.5, 0.6, 0.4]), permuted(0.5, [0.5, 0.5, 0.5]));
+  assert(Math.abs(difference.difference - 0.3) < 1e-15);
+  assert.equal(difference.p, 1 / 4);
+  const half = 1.959963984540054 * 0.1;
+  assert(
+    Math.abs(difference.ci95[0] - (0.3 - half)) < 1e-12 &&
+      Math.abs(difference.ci95[1] - (0.3 + half)) < 1e-12,
+  );
+
+  const seeds = combineSeeds([permuted(0.7, [0.5, 0.9]), permuted(0.5, [0.3, 0.5], 2)]);
+  assert(Math.abs(seeds.permuted.observed - 0.6) < 1e-15);
+  assert(seeds.permuted.nullDraws.every((value, i) => Math.abs(value - [0.4, 0.7][i]) < 1e-15));
+  assert.equal(seeds.p, 2 / 3);
+  assert.throws(() => combineSeeds([permuted(0.7, [0.5]), permuted(0.5, [0.3, 0.5])]), InputError);
+  assert.deepEqual([pFloor(200, 8, 8), pFloor(999, 4, 4), pFloor(99, 2, 3)], [1 / 201, 1 / 70, 1 / 10]);
+});
+
+Deno.test("together corrected arms raise a false alarm no more often than one does", async () => {
+  const worlds = 150;
+  let any = 0, uncorrected = 0;
+  for (let k = 0; k < worlds; k++) {
+    const { x, other, design } = simulate(new Random(13, `arms/${k}`), { people: 4 });
+    const options = { ...OPTIONS, partitions: 2, draws: 19, seed: k };
+    const arms = [await sound(x, design, options), await sound(other, design, options)];
+    arms.push(await sound(simulate(new Random(14, `third/${k}`), { people: 4, own: 3 }).x, design, options));
+    if (Math.min(...corrected(arms)) <= 0.05) any++;
+    if (arms.some(({ p }) => p <= 0.05)) uncorrected++;
+  }
+  assert(any / worlds <= 0.05 + slack(0.05, worlds), `${any} of ${worlds}`);
+  assert(uncorrected > any, `${uncorrected} without the correction`);
+});
