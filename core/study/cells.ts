@@ -79,16 +79,10 @@ export async function planCells(config: StudyConfig, identities: Identities): Pr
           for (const arm of config.arms) {
             cells.push(...await armCells(config, model, { ...key, arm }, shared, identities));
           }
-          // Gradients are compared before any tuning, so one batch size of the grid stands for all.
+          // Mini-batches are compared before any tuning, so one batch size of the grid stands for all.
           if (config.gradients && batch === config.batchSizes[0]) {
-            cells.push(
-              await makeCell(
-                "gradients",
-                key,
-                { ...shared, gradients: config.gradients, ...tuned(model) },
-                [],
-              ),
-            );
+            const settings = gradientSettings(config, config.gradients, model, key, identities);
+            cells.push(await makeCell("gradients", key, { ...shared, ...settings }, []));
           }
         }
       }
@@ -116,6 +110,27 @@ function sharedSettings(
     encoding,
     weights: model.weights,
     template: model.template,
+  };
+}
+
+/** Both trajectories are trained as the clean arm is. */
+function gradientSettings(
+  config: StudyConfig,
+  gradients: NonNullable<StudyConfig["gradients"]>,
+  model: StudyModel,
+  { data: name, seed, batch }: CellKey,
+  { data, paraphrases }: Identities,
+): Record<string, unknown> {
+  const { versions, trajectory } = gradients, arms = trajectory.steps > 0 ? trajectory.arms : [];
+  const edited = [...versions, ...arms].includes("text-augmented");
+  const asked = arms.some((arm) => planArm(arm).question !== "task");
+  return {
+    gradients,
+    ...tuned(model),
+    ...(arms.length > 0 &&
+      { ...tuningOf(config, model, "r0", batch, data[`${name}/${seed}`].images), batch }),
+    ...(asked && { questions: config.questions, once: config.tuning.known?.images }),
+    ...(edited && { paraphrases: paraphrases ?? "rules" }),
   };
 }
 
@@ -147,12 +162,14 @@ async function armCells(
   const cells = [tune];
   const { prompts, sites, reductions, scenes, ...fit } = config.probe;
   for (const prompt of prompts) {
-    const read = { prompt: prompt.text, sites, reductions, scenes };
+    const primary = primaryOf(fit.primary, prompt.id);
+    // The primary feature decides whose image tokens are kept one by one.
+    const read = { prompt: prompt.text, sites, reductions, scenes, primary };
     const activations = await makeCell("activations", { ...key, prompt: prompt.id }, read, [tune.id]);
     const probe = await makeCell(
       "probe",
       { ...key, prompt: prompt.id },
-      { ...fit, primary: primaryOf(fit.primary, prompt.id), id: prompt.id },
+      { ...fit, primary, id: prompt.id },
       [activations.id],
     );
     cells.push(activations, probe);

@@ -41,8 +41,13 @@ export function workOf(config: StudyConfig, { data }: Identities, cell: Cell): W
     }
     case "gradients": {
       const { batchSizes, batches, versions, trajectory } = config.gradients!;
-      const samples = batchSizes.reduce((sum, size) => sum + size * batches, 0) * (versions.length + 1);
-      return { trained: samples + (1 + trajectory.arms.length) * trajectory.steps * batch, read: 0 };
+      const compared = batchSizes.reduce((sum, size) => sum + size * batches, 0) * (versions.length + 1);
+      // What private content adds on average, over both halves of the pictures.
+      const direction = versions.includes("private") ? 2 * Math.max(...batchSizes) * batches : 0;
+      return {
+        trained: compared + direction + 2 * trajectory.arms.length * trajectory.steps * batch,
+        read: 0,
+      };
     }
   }
 }
