@@ -10,7 +10,7 @@ export const MANIFEST = "manifest.json";
 export const VERSION = "0.1.0";
 
 export const manifestSchema = z.object({
-  kind: z.enum(["people", "dataset", "model", "run", "activations", "probe", "report", "cell"]),
+  kind: z.enum(["people", "dataset", "model", "run", "activations", "probe", "bundle", "report", "cell"]),
   version: z.literal(1),
   afterimage: z.string(),
   /** What the artifact was made from: name -> the sha256 of that artifact's manifest, or of the file. */
