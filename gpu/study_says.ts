@@ -52,6 +52,7 @@ export async function saysCell(
   scenes: readonly ProbeScene[],
   { says, draws, partitions, microTokens = 4096, signal, onProgress }: SaysSettings,
 ): Promise<SaysResult> {
+  const start = performance.now();
   const { seed, source, people: { U0, U1, U2, once }, encoding, questions } = context;
   const people = [...U1, ...U2], asked = fieldQuestions(says.prompts, questions.who);
   const items = await Promise.all(Array.from({ length: says.scenes }, (_, scene) => source.heldOut(scene)));
@@ -85,7 +86,7 @@ export async function saysCell(
       picture: marked[p],
     }))
   );
-  return summariseSays({
+  const result = summariseSays({
     arm: arm.name,
     seed,
     candidates: says.alternatives + 1,
@@ -95,6 +96,7 @@ export async function saysCell(
     scores: await attackScores(asking, examples),
     dots: session.slabs.length ? await gradientDots(asking, examples) : undefined,
   }, { draws, partitions });
+  return { ...result, seconds: (performance.now() - start) / 1000 };
 }
 
 function markedPictures(scenes: readonly ProbeScene[], scene: number, people: readonly Person[]): Picture[] {

@@ -304,7 +304,10 @@ Deno.test("a says cell has a row for everybody, field, question and condition, a
   }
   assert.equal(row.person, person.username);
   near([row.exposure], [(exposures[0] + exposures[1]) / 2], 1e-9);
-  assert.deepEqual(await saysCell(session, arm, context, scenes, settings), result);
+  const { seconds: _, ...again } = await saysCell(session, arm, context, scenes, settings);
+  const { seconds, ...first } = result;
+  assert.ok(seconds > 0);
+  assert.deepEqual(again, first);
   await assert.rejects(
     () => saysCell(session, arm, context, scenes, { ...settings, says: { ...says, scenes: 3 } }),
     /Cannot ask about scene 2/,

@@ -62,7 +62,7 @@ export interface Measured {
 export function summariseSays(
   { arm, seed, candidates, sets, people, saysSeen, scores, dots }: Measured,
   { draws, partitions }: { draws: number; partitions: number },
-): SaysResult {
+): Omit<SaysResult, "seconds"> {
   const plan = drawPeople(sets.seen, sets.unseen, draws, seed);
   const row = ({ observed, nullDraws }: Permuted) => ({
     ...infer(observed, nullDraws),
@@ -105,7 +105,6 @@ export function summariseSays(
         ...row(result),
       };
     }),
-    seconds: 0,
   };
 }
 
