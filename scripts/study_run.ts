@@ -4,7 +4,7 @@
  */
 import { InputError, Interrupted, messageOf } from "../core/errors.ts";
 import { type Folder, readJson } from "../core/formats/folder.ts";
-import { planArm } from "../core/study/arms.ts";
+import { planArm, type ProbeScene } from "../core/study/arms.ts";
 import { blindPixels } from "../core/study/blind.ts";
 import { canonical, type Cell, type Chain, primaryOf, tuningOf } from "../core/study/cells.ts";
 import type { StudyModel } from "../core/study/config.ts";
@@ -13,9 +13,11 @@ import { totalWork, unitsOf } from "../core/study/work.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Session } from "../gpu/session.ts";
 import { activationsCell, type ArmRun, finishTune, openArm, tuneArm } from "../gpu/study_arm.ts";
+import { gradientCell, type GradientRun } from "../gpu/study_gradients.ts";
+import { saysCell } from "../gpu/study_says.ts";
 import { vqaOf } from "../gpu/study_vqa.ts";
-import { progress } from "./progress.ts";
-import { cellFolder, cellName, isDone, placeOf, readResult, writeTimes } from "./study_cell.ts";
+import { type Progress, progress } from "./progress.ts";
+import { cellFolder, cellName, finishCell, isDone, placeOf, readResult, writeTimes } from "./study_cell.ts";
 import { spanOf } from "./study_plan.ts";
 import { createProbePool, type ProbePool } from "./study_probe.ts";
 import { folderOf, openContext, type SeedContext, type Study } from "./study_setup.ts";
@@ -100,13 +102,16 @@ async function runChain(shop: Shop, cells: readonly Cell[], todo: ReadonlySet<st
   const model = config.models.find(({ name }) => name === key.model)!;
   const { context, scenes, questions } = await shop.contextOf(key.data, key.seed);
   const base = await shop.baseOf(model);
-  if (key.arm === undefined) return;
-  const run: ArmRun = {
-    ...{ gpu, base, model, context, signal },
-    arm: planArm(key.arm),
-    tuning: tuningOf(config, model, key.arm, key.batch, context.source.count),
-    batch: key.batch,
-  };
+  const shared = { gpu, base, model, context, signal, batch: key.batch };
+  const tuningFor = (arm: string) => tuningOf(config, model, arm, key.batch, context.source.count);
+  if (key.arm === undefined) {
+    const [cell] = cells;
+    // Both trajectories are those of the clean arm.
+    const gradientRun = { ...shared, tuning: tuningFor("r0"), gradients: config.gradients! };
+    if (todo.has(cell.id)) await inCell(cell, signal, () => runGradients(shop, gradientRun, cell));
+    return;
+  }
+  const run: ArmRun = { ...shared, arm: planArm(key.arm), tuning: tuningFor(key.arm) };
   const [tune] = cells, tuned = cellFolder(shop.folder, tune);
   let session: Session | undefined;
   try {
@@ -123,6 +128,10 @@ async function runChain(shop: Shop, cells: readonly Cell[], todo: ReadonlySet<st
           await writeTimes(folder, { seconds: secondsSince(start), adapter: gpu.name });
           bar.stop();
         } else if (cell.kind === "probe") await addProbe(shop, run, cell, cells, scenes);
+        else {
+          session ??= await openArm(run, tuned);
+          await runSays(shop, run, cell, session, await scenes());
+        }
       });
     }
   } finally {
@@ -153,6 +162,35 @@ async function runTune(
   await writeTimes(target, { seconds: secondsSince(start), adapter: gpu.name });
   await finishTune(run, tuned, target, cell, { before: before!, after });
   return tuned.session;
+}
+
+/** Asks an arm's model about everybody. */
+async function runSays(
+  { study: { config }, folder, gpu, signal }: Shop,
+  { arm, context }: ArmRun,
+  cell: Cell,
+  session: Session,
+  scenes: readonly ProbeScene[],
+): Promise<void> {
+  const { draws, partitions } = config.probe;
+  let bar: Progress | undefined;
+  const { seconds, ...result } = await saysCell(session, arm, context, scenes, {
+    ...{ says: config.says!, draws, partitions, signal },
+    onProgress: (done, total) => (bar ??= progress(`  ${arm.name}: asking`, total)).update(done),
+  }).finally(() => bar?.stop());
+  const facts = { seconds, cell: cell.settings, seed: context.seed, adapter: gpu.name };
+  await finishCell(cellFolder(folder, cell), "says.json", result, facts);
+}
+
+/** Compares gradients; what a stopped comparison left is gone on from. */
+async function runGradients({ folder, gpu }: Shop, run: GradientRun, cell: Cell): Promise<void> {
+  const target = cellFolder(folder, cell), start = performance.now();
+  let bar: Progress | undefined;
+  const { seconds: _, ...result } = await gradientCell(run, target, {
+    onProgress: (done, total) => (bar ??= progress("  gradients", total)).update(done),
+  }).finally(() => bar?.stop());
+  const facts = { seconds: secondsSince(start), cell: cell.settings, seed: run.context.seed };
+  await finishCell(target, "gradients.json", result, { ...facts, adapter: gpu.name });
 }
 
 /** Hands a probe cell to the workers. */

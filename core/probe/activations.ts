@@ -80,7 +80,7 @@ export async function writeActivations(
   if (await folder.exists(MANIFEST)) await folder.remove(MANIFEST);
   for (const name of await folder.list()) if (SHARD.test(name)) await folder.remove(name);
   await folder.write(SAMPLES, rows.map((row) => JSON.stringify(row) + "\n").join(""));
-  const shards = Math.ceil(rows.length / rowsPerShard), files = [SAMPLES, ...also];
+  const shards = Math.ceil(rows.length / rowsPerShard), files = [SAMPLES];
   for (let shard = 0; shard < shards; shard++) {
     const from = shard * rowsPerShard, to = Math.min(rows.length, from + rowsPerShard);
     const tensors: Record<string, TensorData> = {};
