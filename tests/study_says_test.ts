@@ -40,6 +40,7 @@ import { askAll, textEntropies, weighAnswers } from "../gpu/study_ask.ts";
 import { saysCell } from "../gpu/study_says.ts";
 import { vqaOf } from "../gpu/study_vqa.ts";
 import { pack } from "../core/data/pack.ts";
+import { FIXTURES } from "./check.ts";
 import { EVERYWHERE, randomiseB, smallCheckpoint } from "./tiny_model.ts";
 
 const gpu = await openGpu();
@@ -92,6 +93,16 @@ Deno.test("VQA answers are normalised and scored as the challenge does", () => {
     { exact: 1 / 4, vqa_soft: 1 / 2, yes_no: 1 / 2, majority: 1 / 2 },
   );
   assert.equal(scoreAnswers([{ said: "red", references: ["red"] }]).yes_no, null);
+});
+
+Deno.test("normalisation and soft score agree with the VQA challenge's own code", () => {
+  const { normalised, soft }: { normalised: [string, string][]; soft: [string, string[], number][] } = JSON
+    .parse(
+      Deno.readTextFileSync(`${FIXTURES}/vqa/official.json`),
+    );
+  assert.ok(normalised.length === 80 && soft.length === 25);
+  for (const [text, due] of normalised) assert.equal(normaliseVqa(text), due, text);
+  for (const [said, references, due] of soft) near([vqaSoft(said, references)], [due]);
 });
 
 Deno.test("exposure by hand: the likeliest of eight has three bits, the last none, ties share the middle", () => {
