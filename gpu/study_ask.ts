@@ -44,7 +44,9 @@ export async function askAll(
       if (group.length && tokens > microTokens) break;
       group.push(sample);
     }
-    const eos = tokenizer.stops, decode = (ids: readonly number[]) => encoder.text.decode(ids);
+    // A padded vocabulary has ids beyond the tokenizer's, which no text has.
+    const known = (ids: readonly number[]) => ids.filter((id) => id < tokenizer.size);
+    const eos = tokenizer.stops, decode = (ids: readonly number[]) => encoder.text.decode(known(ids));
     const results = await generate(gpu, model, group, { maxTokens, eos, decode, microTokens, signal });
     answers.push(...results.map(({ text }) => text.trim()));
   }
