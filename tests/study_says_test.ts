@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { InputError } from "../core/errors.ts";
 import { difference } from "../core/probe/inference.ts";
 import { sound } from "../core/probe/sound.ts";
+import { encodeSafetensors } from "../core/formats/safetensors.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
 import { Random } from "../core/random.ts";
 import { logSoftmax } from "../core/sampling.ts";
@@ -33,6 +34,7 @@ import {
   vqaSoft,
   yesNo,
 } from "../core/study/text_match.ts";
+import { tinyTokenizer } from "../core/text/tiny.ts";
 import { openGpu } from "../gpu/device.ts";
 import { logitsOf } from "../gpu/logits.ts";
 import { openSession } from "../gpu/session.ts";
@@ -41,7 +43,7 @@ import { saysCell } from "../gpu/study_says.ts";
 import { vqaOf } from "../gpu/study_vqa.ts";
 import { pack } from "../core/data/pack.ts";
 import { FIXTURES } from "./check.ts";
-import { EVERYWHERE, randomiseB, smallCheckpoint } from "./tiny_model.ts";
+import { EVERYWHERE, randomiseB, randomWeights, SMALL_CONFIG, smallCheckpoint } from "./tiny_model.ts";
 
 const gpu = await openGpu();
 
@@ -258,6 +260,20 @@ Deno.test("held-out questions are answered one by one and judged", async () => {
   const told = items.map((item, i) => ({ ...item, turns: [{ ...item.turns[0], answer: said[i] }] }));
   assert.equal((await vqaOf(session, told, { maxTokens: 3 })).exact, 1);
   await assert.rejects(() => vqaOf(session, []), InputError);
+  session.close();
+});
+
+Deno.test("rows of the head beyond the tokenizer may win, and say nothing", async () => {
+  const weights = randomWeights(SMALL_CONFIG, 1), folder = await smallCheckpoint();
+  // Two such rows, each the other's opposite and far longer than all others: one of them is always the likeliest.
+  const name = Object.keys(weights).find((key) => key.endsWith("embed_tokens.weight"))!;
+  const { shape: [V, C], data } = weights[name], first = tinyTokenizer.vocab.length;
+  assert.ok(V >= first + 2);
+  for (let i = 0; i < C; i++) data[first * C + i] = -(data[(first + 1) * C + i] *= 1000);
+  await folder.write("model.safetensors", encodeSafetensors(weights));
+  const session = await openSession(gpu, folder);
+  const asks = [{ id: "one", question: "who took this", pictures: [] }];
+  assert.deepEqual(await askAll(session, asks, { maxTokens: 3, microTokens: 64 }), [""]);
   session.close();
 });
 
