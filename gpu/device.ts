@@ -7,6 +7,7 @@ import { sizeOf } from "../core/shape.ts";
 import { type Kernel, PANEL_BYTES, Pipelines } from "./kernel.ts";
 import { Pool } from "./pool.ts";
 import { byteLength, type Dtype, type Tensor, tensorOver } from "./tensor.ts";
+import type { Trace } from "./trace.ts";
 
 /** The device is gone (unplugged, reset, driver crash): what was not saved must be computed again. */
 export class DeviceLost extends Error {
@@ -36,6 +37,8 @@ export class Gpu {
   readonly bindingLimit: number;
   /** Dispatches recorded since the device was opened. */
   dispatches = 0;
+  /** Told of every op, while somebody exports a model. */
+  trace?: Trace;
 
   #encoder?: GPUCommandEncoder;
   #pass?: GPUComputePassEncoder;

@@ -90,6 +90,7 @@ export class Taps {
         : poolRows(new Tape(gpu, false), x, rowsFor(reduction, this.rows));
       const kept = gpu.persistent(value.shape);
       gpu.copy(value, kept);
+      gpu.trace?.feature(key, value);
       this.found.set(key, kept);
     }
     return this.edits.get(site)?.(x, tape) ?? x;

@@ -21,6 +21,7 @@ export function activate(tape: Tape, x: Tensor, kind: ActivationKind): Tensor {
   if (KIND < 0) throw new RangeError(`Cannot activate by "${kind}": expected one of "${KINDS.join('", "')}"`);
   const y = tape.empty(x.shape);
   runPointwise(tape.gpu, forward, {}, [x], [y], { KIND });
+  tape.gpu.trace?.op("activate", [x], y, { kind });
   return tape.record(y, [x], (dy) => {
     const dx = tape.empty(x.shape);
     runPointwise(tape.gpu, backward, {}, [x, dy], [dx], { KIND });
@@ -35,6 +36,7 @@ export function swiglu(tape: Tape, gate: Tensor, up: Tensor): Tensor {
   }
   const y = tape.empty(gate.shape);
   runPointwise(tape.gpu, swigluForward, {}, [gate, up], [y], { KIND: 3 });
+  tape.gpu.trace?.op("swiglu", [gate, up], y, {});
   return tape.record(y, [gate, up], (dy) => {
     const dGate = gate.requiresGrad ? tape.empty(gate.shape) : undefined;
     const dUp = up.requiresGrad ? tape.empty(up.shape) : undefined;

@@ -16,6 +16,7 @@ export function add(tape: Tape, x: Tensor, y: Tensor): Tensor {
   }
   const out = tape.empty(x.shape);
   runPointwise(tape.gpu, addKernels, {}, [x, y], [out]);
+  tape.gpu.trace?.op("add", [x, y], out, {});
   return tape.record(out, [x, y], (dy) => [dy, dy]);
 }
 
@@ -23,5 +24,6 @@ export function add(tape: Tape, x: Tensor, y: Tensor): Tensor {
 export function scale(tape: Tape, x: Tensor, factor: number): Tensor {
   const y = tape.empty(x.shape);
   runPointwise(tape.gpu, scaleKernels, { factor }, [x], [y]);
+  tape.gpu.trace?.op("scale", [x], y, { factor });
   return tape.record(y, [x], (dy) => [scale(tape, dy, factor)]);
 }

@@ -111,6 +111,7 @@ export function attention(
   const lse = wanted ? tape.empty([T, H]) : undefined;
   const byQuery: Owners = [ranges.queryLo, ranges.queryHi], byKey: Owners = [ranges.keyLo, ranges.keyHi];
   launch(gpu, "forward", shape, byQuery, [k, v], [q, ranges.queries], [out, lse], lse && LSE);
+  gpu.trace?.op("attention", [q, k, v], out, { ranges, headDim: D, scale });
   return tape.record(out, [q, k, v], (dy) => {
     const stats = tape.empty([T, 2 * H]), SIZE = groupSize(gpu);
     gpu.run(delta, { rows: T * H, D4: D / 4 }, [out, dy, lse], [stats], gridFor(T * H, SIZE), { SIZE });

@@ -51,6 +51,7 @@ export function gatherRows(
     const inputs = packed ? [list, part] : [list, part, undefined];
     gpu.run(pick, { M, C: C / width, first, rows }, inputs, [y], gridFor(M * C / width));
   }
+  gpu.trace?.op("gather", [x], y, { index });
   return tape.record(y, [x], (dy) => [sparseGradient(gpu, selectRows(index, N), x, dy)]);
 }
 
@@ -80,6 +81,7 @@ export function mergeRows(tape: Tape, base: Tensor, features: Tensor, source: In
     [y],
     gridFor(T * C / width),
   );
+  gpu.trace?.op("merge", [base, features], y, { source });
   return tape.record(y, [base, features], (dy) => [
     sparseGradient(gpu, selectRows(source.map((row, t) => row < 0 ? t : -1), T), base, dy),
     sparseGradient(gpu, fromFeatures, features, dy),

@@ -30,6 +30,7 @@ export function linear(tape: Tape, x: Tensor, w: Tensor, b?: Tensor, adapter?: L
   const { gpu } = tape;
   const y = tape.empty([T, N]);
   matmulNT(gpu, x, w, y, { bias: b });
+  gpu.trace?.op("linear", [x, w, b, adapter?.a, adapter?.b], y, { scaling: adapter?.scaling });
   if (!adapter) {
     return tape.record(y, b ? [x, w, b] : [x, w], (dy) => {
       weightGradients(tape, dy, x, w, b);
@@ -72,6 +73,7 @@ export function project(tape: Tape, x: Tensor, p: Tensor): Tensor {
   const { gpu } = tape;
   const y = tape.empty([T, N]);
   matmulNN(gpu, x, p, y);
+  gpu.trace?.op("project", [x, p], y, {});
   return tape.record(y, [x, p], (dy) => {
     if (p.grad) matmulTN(gpu, x, dy, p.grad, { accumulate: true });
     if (!x.requiresGrad) return [];

@@ -52,6 +52,7 @@ function norm(tape: Tape, x: Tensor, w: Tensor, b: Tensor | undefined, { eps }: 
     gpu.run(panelForward, sizes, [part(x), w, b], [part(y), stats], gridFor(rows, 8), { CENTRED });
   }
   if (!panels) gpu.run(forward, { T, C, eps }, [x, w, b], [y, stats], grid, { LANES, GROUP, CENTRED });
+  gpu.trace?.op("norm", [x, w, b], y, { eps });
   return tape.record(y, b ? [x, w, b] : [x, w], (dy) => {
     addParameterGradients(tape, { x, w, b, dy, stats });
     if (!x.requiresGrad) return [];

@@ -59,6 +59,7 @@ export function poolRows(tape: Tape, x: Tensor, groups: readonly Uint32Array[]):
   const matrix = sparseRows(groups, T, (s) => 1 / groups[s].length);
   const y = tape.empty([groups.length, C]);
   sparseProduct(tape.gpu, matrix, x, y);
+  tape.gpu.trace?.op("pool", [x], y, { groups });
   return tape.record(y, [x], (dy) => [sparseGradient(tape.gpu, matrix, x, dy)]);
 }
 

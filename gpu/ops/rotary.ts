@@ -27,6 +27,7 @@ export function rotary(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor): Tensor 
   }
   const y = tape.empty(x.shape);
   turn(tape.gpu, [x, cos, sin], y, 1);
+  tape.gpu.trace?.op("rotary", [x, cos, sin], y, {});
   return tape.record(y, [x], (dy) => {
     const dx = tape.empty(x.shape);
     turn(tape.gpu, [dy, cos, sin], dx, -1);

@@ -55,6 +55,7 @@ export function sparseProduct(
 export function mixRows(tape: Tape, matrix: SparseRows, x: Tensor): Tensor {
   const y = tape.empty([matrix.starts.length - 1, x.shape[1]]);
   sparseProduct(tape.gpu, matrix, x, y);
+  tape.gpu.trace?.op("mix", [x], y, { matrix });
   return tape.record(y, [x], (dy) => [sparseGradient(tape.gpu, matrix, x, dy)]);
 }
 
