@@ -331,22 +331,23 @@ Deno.test("a says cell has a row for everybody, field, question and condition, a
   }
   assert.equal(row.person, person.username);
   near([row.exposure], [(exposures[0] + exposures[1]) / 2], 1e-9);
-  const { seconds: _, ...again } = await saysCell(session, arm, context, scenes, settings);
-  const { seconds, ...first } = result;
-  assert.ok(seconds > 0);
-  assert.deepEqual(again, first);
+  assert.ok(result.seconds > 0);
   await assert.rejects(
     () => saysCell(session, arm, context, scenes, { ...settings, says: { ...says, scenes: 3 } }),
     /Cannot ask about scene 2/,
   );
   session.close();
 
-  const base = await openSession(gpu, await smallCheckpoint());
-  const untuned = await saysCell(base, planArm("base"), context, scenes, {
-    ...settings,
-    says: { ...says, scenes: 1 },
-  });
-  assert.ok(untuned.attacks.every(({ attack }) => attack !== "gradient alignment"));
+  // Asked as the general prompt asks, the control's question is not put again; nothing is trained, so there is no gradient.
+  const base = await openSession(gpu, await smallCheckpoint()), brief = { ...says, scenes: 1 };
+  const alike = { ...context, questions: { ...context.questions, who: says.prompts.username } };
+  const untuned = () => saysCell(base, planArm("base"), alike, scenes, { ...settings, says: brief });
+  const { seconds: _, ...first } = await untuned(), { seconds: __, ...twice } = await untuned();
+  assert.deepEqual(twice, first);
+  assert.equal(first.exposure.length, 4);
+  assert.ok(
+    first.attacks.length === 5 && first.attacks.every(({ attack }) => attack !== "gradient alignment"),
+  );
   base.close();
 });
 
