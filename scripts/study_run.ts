@@ -9,7 +9,7 @@ import { blindPixels } from "../core/study/blind.ts";
 import { canonical, type Cell, type Chain, primaryOf, tuningOf } from "../core/study/cells.ts";
 import type { StudyModel } from "../core/study/config.ts";
 import { tuneSchema, type Vqa } from "../core/study/results.ts";
-import { totalWork, unitsOf } from "../core/study/work.ts";
+import { unitsOf, workOf } from "../core/study/work.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Session } from "../gpu/session.ts";
 import { activationsCell, type ArmRun, finishTune, openArm, tuneArm } from "../gpu/study_arm.ts";
@@ -18,6 +18,7 @@ import { saysCell } from "../gpu/study_says.ts";
 import { vqaOf } from "../gpu/study_vqa.ts";
 import { type Progress, progress } from "./progress.ts";
 import { cellFolder, cellName, finishCell, isDone, placeOf, readResult, writeTimes } from "./study_cell.ts";
+import { type Clock, createClock } from "./study_clock.ts";
 import { spanOf } from "./study_plan.ts";
 import { createProbePool, type ProbePool } from "./study_probe.ts";
 import { folderOf, openContext, type SeedContext, type Study } from "./study_setup.ts";
@@ -34,6 +35,7 @@ export interface StudyRun {
 /** What the chains of a run share. */
 interface Shop extends StudyRun {
   probes: ProbePool;
+  clock: Clock;
   contextOf(data: string, seed: number): Promise<SeedContext>;
   baseOf(model: StudyModel): Promise<Folder>;
   /** Answers before any step, asked once for all arms that begin alike. */
@@ -43,32 +45,32 @@ interface Shop extends StudyRun {
 /** @throws Interrupted when the signal fires; otherwise what went wrong in a cell, by its name */
 export async function runStudy(run: StudyRun): Promise<void> {
   const { study: { config, identities }, chains, folder, signal } = run;
-  const probes = createProbePool();
-  const shop: Shop = {
-    ...run,
-    probes,
-    contextOf: latest((data: string, seed: number) => openContext(config, data, seed)),
-    baseOf: latest((model: StudyModel) => folderOf(model)),
-    beforeOf: answersBefore(),
-  };
   const left = await Promise.all(chains.map(async (chain) => {
     const done = await Promise.all(chain.cells.map((cell) => isDone(folder, cell)));
     return { name: chain.name, cells: chain.cells.filter((_, i) => !done[i]), all: chain.cells };
   }));
-  const units = left.map(({ cells }) => unitsOf(totalWork(config, identities, cells)));
-  const whole = units.reduce((a, b) => a + b, 0), start = performance.now();
-  let done = 0;
+  const clock = createClock(
+    left.flatMap(({ cells }) => cells),
+    (cell) => unitsOf(workOf(config, identities, cell)),
+  );
+  const probes = createProbePool();
+  const shop: Shop = {
+    ...run,
+    probes,
+    clock,
+    contextOf: latest((data: string, seed: number) => openContext(config, data, seed)),
+    baseOf: latest((model: StudyModel) => folderOf(model)),
+    beforeOf: answersBefore(),
+  };
+  const start = performance.now();
   try {
     for (const [at, { name, cells, all }] of left.entries()) {
       if (cells.length === 0) continue;
       console.error(`[${at + 1}/${left.length}] ${name}`);
       await runChain(shop, all, new Set(cells.map(({ id }) => id)));
-      done += units[at];
-      const seconds = (performance.now() - start) / 1000;
-      if (done > 0 && done < whole) {
-        console.error(
-          `  ${spanOf(seconds)} so far, about ${spanOf(seconds * (whole - done) / done)} to go`,
-        );
+      const togo = clock.left();
+      if (togo !== undefined && at + 1 < left.length) {
+        console.error(`  ${spanOf(secondsSince(start))} so far, about ${spanOf(togo)} to go`);
       }
     }
     await finishProbes(probes, signal);
@@ -108,7 +110,7 @@ async function runChain(shop: Shop, cells: readonly Cell[], todo: ReadonlySet<st
     const [cell] = cells;
     // Both trajectories are those of the clean arm.
     const gradientRun = { ...shared, tuning: tuningFor("r0"), gradients: config.gradients! };
-    if (todo.has(cell.id)) await inCell(cell, signal, () => runGradients(shop, gradientRun, cell));
+    if (todo.has(cell.id)) await inCell(shop, cell, () => runGradients(shop, gradientRun, cell));
     return;
   }
   const run: ArmRun = { ...shared, arm: planArm(key.arm), tuning: tuningFor(key.arm) };
@@ -118,7 +120,7 @@ async function runChain(shop: Shop, cells: readonly Cell[], todo: ReadonlySet<st
     for (const cell of cells) {
       shop.probes.check();
       if (!todo.has(cell.id)) continue;
-      await inCell(cell, signal, async () => {
+      await inCell(shop, cell, async () => {
         if (cell.kind === "tune") session = await runTune(shop, run, cell, questions);
         else if (cell.kind === "activations") {
           session ??= await openArm(run, tuned);
@@ -222,9 +224,15 @@ async function addProbe(
 }
 
 /** Runs one cell's work and gives whatever goes wrong the cell's name. */
-async function inCell(cell: Cell, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+async function inCell(
+  { signal, clock }: Pick<Shop, "signal" | "clock">,
+  cell: Cell,
+  work: () => Promise<void>,
+): Promise<void> {
+  const start = performance.now();
   try {
     await work();
+    clock.done(cell, secondsSince(start));
   } catch (error) {
     const name = `"${cellName(cell)}" (${placeOf(cell)})`;
     if (signal.aborted) {
