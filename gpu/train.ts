@@ -152,13 +152,13 @@ export function accumulateGradients(
   options: {
     checkpointed: boolean;
     dropoutSeed: number;
-    /** How often the gradients count, 1 unless told: -1 takes them away. */
+    /** How often losses and gradients count, 1 unless told: -1 takes gradients away. */
     weight?: number;
     onPhase?: (phase: Phase) => void;
   },
 ): Tensor[] {
   const { onPhase, weight = 1 } = options;
-  const scale = 1 / batches.reduce((sum, { rows }) => sum + rows.length, 0);
+  const scale = weight / batches.reduce((sum, { rows }) => sum + rows.length, 0);
   return batches.map((batch, i) => {
     using scope = gpu.pool.scope();
     const tape = new Tape(gpu);
@@ -168,7 +168,7 @@ export function accumulateGradients(
     onPhase?.("loss");
     const { loss } = crossEntropy(tape, hidden, model.head.tensor, { ...batch, scale });
     onPhase?.("backward");
-    tape.backward(loss, gpu.upload(new Float32Array([weight])));
+    tape.backward(loss, gpu.upload(new Float32Array([1])));
     return scope.keep(loss);
   });
 }

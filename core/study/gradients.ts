@@ -117,6 +117,12 @@ export function estimate(values: readonly number[]): Estimate {
   return { value: mean, ci95 };
 }
 
+/** The same for cosines, whose mean lies within -1 and 1 as well. */
+export function estimateCosine(values: readonly number[]): Estimate {
+  const { value, ci95: [low, high] } = estimate(values);
+  return { value, ci95: [Math.max(-1, low), Math.min(1, high)] };
+}
+
 /**
  * The gradient-noise scale tr(S) / |G|^2 in samples, from |gradient|^2 of mini-batches of two sizes: E|g_b|^2 is
  * |G|^2 + tr(S) / b (McCandlish et al. 2018, appendix A.1). It grows with r = E|g_b|^2 / E|g_B|^2 alone, so the 95 %
@@ -162,7 +168,7 @@ export function summariseGradients(
         const measures = group.map((line) => line.measures[version][name]);
         const cosines = measures.map(({ cosine }) => cosine);
         return {
-          ...{ batch, version, parameters: name, batches: group.length, cosine: estimate(cosines) },
+          ...{ batch, version, parameters: name, batches: group.length, cosine: estimateCosine(cosines) },
           norm_ratio: estimate(measures.map(({ ratio }) => ratio)),
           cosines,
         };
@@ -190,7 +196,7 @@ export function summariseGradients(
     alignment: Object.keys(ordered[0].alignment).flatMap((version) =>
       groups.map(([batch, group]) => ({
         ...{ batch, version },
-        cosine: estimate(group.map(({ alignment }) => alignment[version])),
+        cosine: estimateCosine(group.map(({ alignment }) => alignment[version])),
       }))
     ),
     trajectory: trajectory.flatMap(({ arm, step, measures }) =>
