@@ -102,10 +102,10 @@ export async function weighAnswers(
 const LOGIT_BYTES = 32 << 20;
 
 /**
- * Rényi entropies of the next token behind every text token from the last picture on, one list an order in `orders`.
- * @param sample a question and an answer
+ * Rényi entropies of the distributions that each token of a sample's answers was drawn from, its end included where the
+ * template teaches it; of the first token's alone where there is none. One list an order in `orders`.
  */
-export async function textEntropies(
+export async function answerEntropies(
   { gpu, model }: Session,
   sample: EncodedSample,
   orders: readonly number[],
@@ -118,12 +118,11 @@ export async function textEntropies(
   });
   const tape = new Tape(gpu, false), { V } = model.decoder.config;
   const hidden = runModel(new Forward(tape), model, batch, true); // (T, C)
-  const first = batch.isImage.lastIndexOf(1) + 1, last = batch.ids.length - 1;
+  const predicting = batch.rows.length ? batch.rows : Uint32Array.of(batch.ids.length - 1);
   const out: number[][] = orders.map(() => []), step = Math.max(1, Math.floor(LOGIT_BYTES / (4 * V)));
-  for (let from = first; from < last; from += step) {
+  for (let from = 0; from < predicting.length; from += step) {
     using _rows = gpu.pool.scope();
-    const n = Math.min(step, last - from);
-    const rows = gatherRows(tape, hidden, Uint32Array.from({ length: n }, (_, i) => from + i));
+    const rows = gatherRows(tape, hidden, predicting.slice(from, from + step)), [n] = rows.shape;
     const logits = gpu.empty([n, V]);
     matmulNT(gpu, rows, model.head.tensor, logits);
     const [values] = await gpu.read(logits);

@@ -16,7 +16,7 @@ import { fuzzy, isExact, yesNo } from "../core/study/text_match.ts";
 import { evaluate } from "./evaluate.ts";
 import { batchGradient } from "./gradients.ts";
 import type { Session } from "./session.ts";
-import { type Ask, askAll, textEntropies, weighAnswers } from "./study_ask.ts";
+import { answerEntropies, type Ask, askAll, weighAnswers } from "./study_ask.ts";
 
 export interface SaysSettings {
   says: NonNullable<StudyConfig["says"]>;
@@ -171,7 +171,7 @@ interface Example {
 const encode = ({ encoder }: Session, { id, turns, picture }: Example): EncodedSample =>
   encoder.train(id, turns, [picture]);
 
-/** The loss attack (Yeom et al. 2018) and MaxRényi-K % on the question with the model's own answer, a score a person. */
+/** The loss attack (Yeom et al. 2018) and MaxRényi-K % on the model's own answer to the question, a score a person. */
 async function attackScores(
   { session, maxTokens, microTokens, signal }: Asking,
   examples: readonly Example[][],
@@ -193,7 +193,7 @@ async function attackScores(
   for (const [i, { id, question, pictures }] of asks.entries()) {
     const sample = encoder.judge(id, [{ question, answer: said[i] }], pictures);
     entropies.push(
-      (await textEntropies(session, sample, RENYI_ORDERS)).map((list) => maxRenyi(list, RENYI_SHARE)),
+      (await answerEntropies(session, sample, RENYI_ORDERS)).map((list) => maxRenyi(list, RENYI_SHARE)),
     );
   }
   const scenes = examples[0].length;

@@ -38,7 +38,7 @@ import { tinyTokenizer } from "../core/text/tiny.ts";
 import { openGpu } from "../gpu/device.ts";
 import { logitsOf } from "../gpu/logits.ts";
 import { openSession } from "../gpu/session.ts";
-import { askAll, textEntropies, weighAnswers } from "../gpu/study_ask.ts";
+import { answerEntropies, askAll, weighAnswers } from "../gpu/study_ask.ts";
 import { saysCell } from "../gpu/study_says.ts";
 import { vqaOf } from "../gpu/study_vqa.ts";
 import { pack } from "../core/data/pack.ts";
@@ -234,12 +234,8 @@ Deno.test("an answer's probability is that of its tokens in one whole pass, and 
     const total = logProbs.reduce((a, b) => a + b);
     near([weighed[i].total, weighed[i].mean], [total, total / logProbs.length], 1e-4);
 
-    const entropies = await textEntropies(session, sample, [1, Infinity]);
-    const first = batch.isImage.lastIndexOf(1) + 1;
-    const expected = Array.from(
-      { length: batch.ids.length - 1 - first },
-      (_, k) => logSoftmax(row(first + k)),
-    );
+    const entropies = await answerEntropies(session, sample, [1, Infinity]);
+    const expected = Array.from(batch.rows, (t) => logSoftmax(row(t)));
     near(entropies[0], expected.map((p) => -p.reduce((sum, x) => sum + Math.exp(x) * x, 0)), 1e-4);
     near(entropies[1], expected.map((p) => -Math.max(...p)), 1e-4);
   }
