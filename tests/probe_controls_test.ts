@@ -82,6 +82,21 @@ Deno.test("a shared direction shortens the labels' description; people's own do 
   assert(mean(trace.map(({ bits, control }) => control - bits)) > 20);
 });
 
+Deno.test("description lengths as worked out by hand", () => {
+  const { x, design } = simulate(new Random(1), { people: 4, scenes: 2 });
+  const nothing = { ...x, data: new Float32Array(x.data.length) };
+  // Constant rows teach nothing: a bit for each of 16 rows, and two that name one of four penalties.
+  const empty = descriptionLength(nothing, design, {}, new Random(2));
+  assert(Math.abs(empty.bits - 18) < 1e-9 && Math.abs(empty.control - 18) < 1e-9, JSON.stringify(empty));
+  // A label that stands in the rows costs the first pair's four bits, the two, and next to nothing more.
+  const written = {
+    ...x,
+    data: x.data.map((_, at) => at % x.dim ? 0 : design.labels[Math.floor(at / x.dim)] ? 50 : -50),
+  };
+  const { bits } = descriptionLength(written, design, {}, new Random(2));
+  assert(bits > 6 && bits < 6.01, `${bits}`);
+});
+
 Deno.test("variance is split into between and within as worked out by hand", () => {
   // Means 2 and 6: 2 * (2^2 + 2^2) / 1 = 16 between, (1 + 1 + 1 + 1) / 2 = 2 within, (16 - 2) / 2 = 7.
   assert.deepEqual(varianceParts([Float64Array.of(1, 3), Float64Array.of(5, 7)]), { between: 7, within: 2 });
