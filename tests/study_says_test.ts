@@ -36,12 +36,14 @@ import {
 } from "../core/study/text_match.ts";
 import { tinyTokenizer } from "../core/text/tiny.ts";
 import { openGpu } from "../gpu/device.ts";
+import { evaluate } from "../gpu/evaluate.ts";
 import { logitsOf } from "../gpu/logits.ts";
 import { openSession } from "../gpu/session.ts";
 import { answerEntropies, askAll, weighAnswers } from "../gpu/study_ask.ts";
 import { saysCell } from "../gpu/study_says.ts";
 import { vqaOf } from "../gpu/study_vqa.ts";
 import { pack } from "../core/data/pack.ts";
+import { chatCheckpoint } from "./chat_models.ts";
 import { FIXTURES } from "./check.ts";
 import { EVERYWHERE, randomiseB, randomWeights, SMALL_CONFIG, smallCheckpoint } from "./tiny_model.ts";
 
@@ -242,6 +244,22 @@ Deno.test("an answer's probability is that of its tokens in one whole pass, and 
   await assert.rejects(() => weighAnswers(session, ask, [], { microTokens: 64 }), InputError);
   session.close();
 });
+
+for (const family of ["llava", "qwen2_vl", "smolvlm"]) {
+  Deno.test(`${family}: answers weighed behind one reading of the picture are as likely as in whole conversations`, async () => {
+    const { context: { source } } = await small(),
+      session = await openSession(gpu, await chatCheckpoint(family));
+    const { pictures } = await source.heldOut(0), question = "What is the username?";
+    const candidates = ["Anna Weber", "0000123456", "yes"];
+    const weighed = await weighAnswers(session, { id: "one", question, pictures }, candidates, {
+      microTokens: 512,
+    });
+    const whole = candidates.map((answer) => session.encoder.judge("one", [{ question, answer }], pictures));
+    const { losses } = await evaluate(gpu, session.model, whole);
+    near(weighed.map(({ mean }) => -mean), losses, 1e-4);
+    session.close();
+  });
+}
 
 Deno.test("held-out questions are answered one by one and judged", async () => {
   const { context: { source } } = await small(), session = await openSession(gpu, await smallCheckpoint());
