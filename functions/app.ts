@@ -1,63 +1,79 @@
 /**
  * The HTTP service as one Hono app over a store of probes and an encoder, the same on every host.
- * It refuses whatever the schemas, the limits and the image guard do not let pass, always as a problem document.
+ * It refuses whatever the schemas, the keys, the limits and the image guard do not let pass, always as a problem document.
  */
 import { type Context, Hono } from "hono";
+import { cors } from "hono/cors";
 import { requestId } from "hono/request-id";
-import { secureHeaders } from "hono/secure-headers";
-import { messageOf } from "../core/errors.ts";
-import { sha256, VERSION } from "../core/formats/manifest.ts";
-import { encodeSafetensors } from "../core/formats/safetensors.ts";
-import { decodeImage } from "../core/image/codecs.ts";
-import { scoreProbe, type StoredProbe } from "../core/probe/stored.ts";
-import { readImageBody } from "./body.ts";
-import type { Encoder, ReceivedImage } from "./encoder.ts";
+import { InputError, messageOf } from "../core/errors.ts";
+import { VERSION } from "../core/formats/manifest.ts";
+import { MAX_SCANS } from "../core/image/guard.ts";
+import type { FalseAlarms } from "../core/probe/decide.ts";
+import { readActivations, SAFETENSORS_TYPE, writeActivations } from "./activations.ts";
+import { authenticate, type KeySource, type Scope } from "./auth.ts";
+import { answerBatch, NDJSON } from "./batch.ts";
+import { readBounded, readImageBody } from "./body.ts";
+import { bundleFiles, readAlias } from "./bundle_body.ts";
+import { docsPage, docsStyle } from "./docs_page.ts";
+import type { Encoder } from "./encoder.ts";
+import { securityHeaders } from "./headers.ts";
+import { LIMITS, type Limits } from "./limits.ts";
 import type { Log } from "./log.ts";
+import { createMetrics, type Gauge } from "./metrics.ts";
+import { openApiDocument } from "./openapi.ts";
+import { expectType } from "./parts.ts";
 import { describeProblem, Problem } from "./problems.ts";
 import { createQueue, type Place } from "./queue.ts";
-import { type LayerScore, probeIdSchema, type ProbeList, type Score, summarize } from "./schemas.ts";
-import type { ProbeStore } from "./store/types.ts";
-
-/** What one request may cost; every number can be set by the host. */
-export interface Limits {
-  bodyBytes: number;
-  bodyMs: number;
-  pixels: number;
-  /** From the request's turn to its activations, the wait in the queue included. */
-  encodeMs: number;
-  /** Pieces of work on the encoder at once, and requests that may be under way beside them. */
-  concurrent: number;
-  waiting: number;
-}
-export const LIMITS: Limits = {
-  bodyBytes: 8_000_000,
-  bodyMs: 30_000,
-  pixels: 4_000_000,
-  encodeMs: 60_000,
-  concurrent: 1,
-  waiting: 15,
-};
+import type { RateLimiter } from "./rate.ts";
+import { type ProbeDescription, probeIdSchema, scoreQuerySchema, summarize } from "./schemas.ts";
+import { createScorer } from "./scorer.ts";
+import type { ProbeStore, ServedProbe } from "./store/types.ts";
 
 export interface Deps {
   store: ProbeStore;
   encoder: Encoder;
+  /** Who may ask; without it everybody may score and nobody may change what is stored. */
+  keys?: KeySource;
+  /** Per key, and per address, of what lies below /v1; without them nobody is held back. */
+  rates?: { key: RateLimiter; address: RateLimiter };
+  /** Origins whose pages may call from a browser; "*" for all. */
+  origins?: readonly string[];
   limits?: Partial<Limits>;
   log?: Log;
+  gauges?: readonly Gauge[];
+  /** Whether the host is short of memory: then it takes no more images. */
+  memoryShort?: () => boolean;
+  /** Whether the host is about to stop: then it is not ready any more. */
+  stopping?: () => boolean;
 }
 
-type Variables = { bytes?: number; problem?: string; error?: string };
-type Ctx = Context<{ Variables: Variables }>;
+/** What a host gives with each request. */
+export interface HostFacts {
+  /** The client's address, as the rate limit counts it. */
+  address?: string;
+}
+type Variables = { bytes?: number; problem?: string; error?: string; keyId?: string };
+export type AppEnv = { Bindings: HostFacts; Variables: Variables };
+type Ctx = Context<AppEnv>;
 
 /** The app; give its `fetch` to a host. */
-export function createApp(deps: Deps): Hono<{ Variables: Variables }> {
-  const { store, encoder } = deps;
+export function createApp(deps: Deps): Hono<AppEnv> {
+  const { store } = deps;
   const limits = { ...LIMITS, ...deps.limits };
-  const queue = createQueue(limits);
-  const app = new Hono<{ Variables: Variables }>();
+  const queue = createQueue({ ...limits, full: deps.memoryShort });
+  const metrics = createMetrics([
+    { name: "afterimage_queue_running", help: "Encodings under way.", read: () => queue.state().running },
+    { name: "afterimage_queue_waiting", help: "Requests with a place.", read: () => queue.state().waiting },
+    ...deps.gauges ?? [],
+  ]);
+  const scorer = createScorer(deps.encoder, { ...limits, scans: MAX_SCANS }, metrics);
+  const app = new Hono<AppEnv>();
 
   app.use(async (c, next) => {
     const start = performance.now();
     await next();
+    const ms = performance.now() - start;
+    metrics.request(c.req.method, routeOf(c.req.path), c.res.status, ms / 1000);
     deps.log?.({
       time: new Date().toISOString(),
       level: c.res.status >= 500 ? "error" : "info",
@@ -65,61 +81,131 @@ export function createApp(deps: Deps): Hono<{ Variables: Variables }> {
       method: c.req.method,
       path: c.req.path.slice(0, 200),
       status: c.res.status,
-      ms: Math.round(performance.now() - start),
+      ms: Math.round(ms),
+      key_id: c.get("keyId"),
       bytes: c.get("bytes"),
       problem: c.get("problem"),
       error: c.get("error"),
     });
   });
   app.use(requestId({ limitLength: 64 }));
-  app.use(secureHeaders({ contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } }));
-  app.use(async (c, next) => {
-    await next();
-    c.res.headers.set("cache-control", "no-store");
-  });
+  app.use(securityHeaders());
+  if (deps.origins?.length) {
+    app.use(cors({
+      origin: deps.origins.includes("*") ? "*" : [...deps.origins],
+      allowMethods: ["GET", "HEAD", "POST", "PUT", "DELETE"],
+      allowHeaders: ["authorization", "content-type", "x-request-id"],
+      exposeHeaders: ["x-request-id", "retry-after"],
+      maxAge: 600,
+    }));
+  }
 
   app.get("/healthz", (c) => c.json({ status: "ok", afterimage: VERSION, queue: queue.state() }));
+  app.get("/readyz", async (c) => {
+    if (deps.stopping?.()) throw new Problem("not-ready", "The service is stopping");
+    try {
+      await store.ready();
+      return c.json({ status: "ready", probes: (await store.list()).length });
+    } catch (thrown) {
+      throw new Problem("not-ready", "The store cannot be read", {}, thrown);
+    }
+  });
+  app.get("/metrics", async (c) => {
+    await enter(c);
+    return c.body(metrics.text(), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
+  });
+  app.get("/openapi.json", (c) => c.json(openApiDocument({ keys: deps.keys !== undefined })));
+  app.get("/docs", (c) => c.html(docsPage(openApiDocument({ keys: deps.keys !== undefined }))));
+  app.get("/docs/style.css", (c) => c.body(docsStyle, 200, { "content-type": "text/css; charset=utf-8" }));
 
   app.get("/v1/probes", async (c) => {
-    const list: ProbeList = { probes: (await store.list()).map(summarize) };
-    return c.json(list);
+    await enter(c);
+    return c.json({ probes: (await store.list()).map((probe) => summarize(kindOf(probe))) });
+  });
+  app.get("/v1/probes/:id", async (c) => {
+    await enter(c);
+    return c.json(describe(await find(c)));
   });
 
-  app.get("/v1/probes/:id", async (c) => c.json(describe(await find(c))));
-
-  app.post("/v1/probes/:id/score", async (c) =>
-    c.json(
-      await inQueue(c, async (probe, place) => {
-        const { image, activations, decode, encode } = await encoded(c, probe, place);
-        const start = performance.now();
-        const layers = layerScores(probe, activations);
-        const score = performance.now() - start;
-        const result: Score = {
-          probe: probe.id,
-          image: {
-            sha256: await sha256(image.bytes),
-            width: image.width,
-            height: image.height,
-            format: image.format,
-          },
-          layers,
-          primary: layers.find((layer) => layer.feature === probe.primary)!,
-          model: probe.model,
-          timings_ms: { decode: round(decode), encode: round(encode), score: round(score) },
-        };
-        return result;
+  app.post("/v1/probes/:id/score", async (c) => {
+    await enter(c, "score");
+    const fpr = fprOf(c), probe = await find(c);
+    return c.json(
+      await inQueue(c, limits.bodyBytes, async (place) => {
+        const bytes = await readImageBody(c.req.raw, limits);
+        c.set("bytes", bytes.length);
+        return await scorer.score(probe, fpr, { bytes, place, signal: c.req.raw.signal });
       }),
-    ));
+    );
+  });
 
-  app.post("/v1/probes/:id/activations", async (c) =>
-    await inQueue(c, async (probe, place) => {
-      const { activations } = await encoded(c, probe, place);
-      const tensors = Object.fromEntries(
-        probe.layers.map(({ feature, dim }) => [feature, { shape: [dim], data: activations[feature] }]),
-      );
-      const file = encodeSafetensors(tensors, { probe: probe.id, model: modelName(probe) });
-      return c.body(file, 200, { "content-type": "application/vnd.safetensors" });
-    }));
+  app.post("/v1/probes/:id/encode", async (c) => {
+    await enter(c, "score");
+    const probe = await find(c);
+    return await inQueue(c, limits.bodyBytes, async (place) => {
+      const bytes = await readImageBody(c.req.raw, limits);
+      c.set("bytes", bytes.length);
+      const { activations } = await scorer.encode(probe, { bytes, place, signal: c.req.raw.signal });
+      return c.body(writeActivations(probe, activations), 200, { "content-type": SAFETENSORS_TYPE });
+    });
+  });
+
+  app.post("/v1/probes/:id/batch", async (c) => {
+    const who = await enter(c, "score");
+    const fpr = fprOf(c), probe = await find(c), signal = c.req.raw.signal, width = limits.concurrent + 1;
+    const place = queue.enter(width * limits.bodyBytes);
+    let first = true;
+    try {
+      const body = answerBatch(c.req.raw, {
+        limits,
+        width,
+        signal,
+        async score(bytes) {
+          if (!first) await hold(who); // the first image was counted with its request
+          first = false;
+          return await scorer.score(probe, fpr, { bytes, place, signal });
+        },
+        describe: (thrown) => describeProblem(thrown, c.get("requestId")).document,
+        done: () => place.leave(),
+      });
+      return c.body(body, 200, { "content-type": NDJSON });
+    } catch (thrown) {
+      place.leave();
+      throw thrown;
+    }
+  });
+
+  app.post("/v1/probes/:id/activations", async (c) => {
+    await enter(c, "score");
+    const fpr = fprOf(c), probe = await find(c);
+    return c.json(
+      await inQueue(c, limits.activationBytes, async () => {
+        expectType(c.req.raw, [SAFETENSORS_TYPE, "application/octet-stream"]);
+        const bytes = await readBounded(c.req.raw, limits.activationBytes, limits.bodyMs);
+        return scorer.rows(probe, fpr, await readActivations(probe, bytes, limits.rows));
+      }),
+    );
+  });
+
+  app.put("/v1/probes/:id", async (c) => {
+    await enter(c, "admin");
+    const id = idOf(c);
+    const moved = await inQueue(c, limits.bundleBytes, async () => {
+      const bundle = await readAlias(c.req.raw, limits);
+      if (bundle === undefined) {
+        return await store.put(id, bundleFiles(c.req.raw, limits)).catch(refuseBundle);
+      }
+      return await store.move(id, bundle);
+    });
+    if (!moved) throw new Problem("bundle-unknown", "No such version is stored; PUT its files first");
+    return c.json({ id, ...moved }, moved.previous === null ? 201 : 200);
+  });
+  app.delete("/v1/probes/:id", async (c) => {
+    await enter(c, "admin");
+    const id = idOf(c);
+    if (!await store.remove(id)) throw unknown(id);
+    return c.body(null, 204);
+  });
 
   for (const [path, allow] of ROUTES) {
     app.all(path, (c) => {
@@ -145,102 +231,112 @@ export function createApp(deps: Deps): Hono<{ Variables: Variables }> {
     });
   }
 
-  async function find(c: Ctx): Promise<StoredProbe> {
-    const id = probeIdSchema.safeParse(c.req.param("id"));
-    if (!id.success) {
-      throw new Problem(
-        "probe-id-invalid",
-        `A probe id is ${id.error.issues.map((i) => i.message).join("; ")}`,
-      );
+  /** Lets a request in that has a key with the scope, where keys are asked for, and is within its rate. */
+  async function enter(c: Ctx, scope?: Scope): Promise<Caller> {
+    const address = c.env?.address;
+    // The address first: guessing keys is held back too.
+    if (address !== undefined) await holdOne(deps.rates?.address, address);
+    if (!deps.keys) {
+      if (scope === "admin") {
+        throw new Problem("admin-closed", "This host asks for no keys, so it lets nobody in");
+      }
+      return { address };
     }
-    const probe = await store.get(id.data);
-    if (!probe) {
-      throw new Problem("probe-unknown", `No probe "${id.data}" is stored; GET /v1/probes lists them`);
-    }
+    const { id } = await authenticate(c.req.header("authorization"), deps.keys, scope);
+    c.set("keyId", id);
+    await holdOne(deps.rates?.key, id);
+    return { address, key: id };
+  }
+
+  /** Counts one more image of a caller that was let in. */
+  async function hold({ address, key }: Caller): Promise<void> {
+    if (address !== undefined) await holdOne(deps.rates?.address, address);
+    if (key !== undefined) await holdOne(deps.rates?.key, key);
+  }
+
+  async function find(c: Ctx): Promise<ServedProbe> {
+    const id = idOf(c), probe = await store.get(id);
+    if (!probe) throw unknown(id);
     return probe;
   }
 
   /** Holds a place in the queue while `work` runs: it is taken before the body is read. */
-  async function inQueue<T>(c: Ctx, work: (probe: StoredProbe, place: Place) => Promise<T>): Promise<T> {
-    const probe = await find(c);
-    const place = queue.enter();
+  async function inQueue<T>(c: Ctx, most: number, work: (place: Place) => Promise<T>): Promise<T> {
+    const declared = Number(c.req.header("content-length") ?? NaN);
+    const place = queue.enter(declared >= 0 ? Math.min(declared, most) : most);
     try {
-      return await work(probe, place);
+      return await work(place);
     } finally {
       place.leave();
     }
   }
 
-  /** The request's image and what the model makes of it, with the milliseconds that each took. */
-  async function encoded(c: Ctx, probe: StoredProbe, place: Place) {
-    const bytes = await readImageBody(c.req.raw, limits);
-    c.set("bytes", bytes.length);
-    const start = performance.now();
-    const picture = await decodeImage(bytes, { maxPixels: limits.pixels, name: "image" });
-    const decode = performance.now() - start;
-    const image: ReceivedImage = { ...picture, bytes };
-    const timeout = AbortSignal.timeout(limits.encodeMs);
-    const signal = AbortSignal.any([c.req.raw.signal, timeout]);
-    let encode = 0;
-    const work = async () => {
-      const begun = performance.now();
-      const activations = await encoder.activations(probe, image, signal);
-      encode = performance.now() - begun;
-      return activations;
+  /** Everything stored about a probe but its weights, with what this host takes. */
+  function describe({ tensors: _, folder: __, encoder, ...facts }: ServedProbe): ProbeDescription {
+    const { bodyBytes, pixels, batchImages, rows } = limits;
+    return {
+      ...facts,
+      encoder: encoder.kind,
+      calibrated: facts.layers.every(({ calibration }) => calibration !== undefined),
+      limits: { bodyBytes, pixels, scans: MAX_SCANS, batchImages, rows, formats: ["png", "jpeg", "webp"] },
     };
-    try {
-      const activations = await place.run(work, signal);
-      return { image, activations: checked(probe, activations), decode, encode };
-    } catch (thrown) {
-      if (timeout.aborted) {
-        throw new Problem("encoder-timeout", `The encoder gave no answer within ${limits.encodeMs / 1000} s`);
-      }
-      if (c.req.raw.signal.aborted) throw new Problem("request-cancelled", "The client went away");
-      throw thrown;
-    }
   }
 }
 
+interface Caller {
+  address?: string;
+  key?: string;
+}
+
+const READ = "GET, HEAD";
 const ROUTES = [
-  ["/healthz", "GET, HEAD"],
-  ["/v1/probes", "GET, HEAD"],
-  ["/v1/probes/:id", "GET, HEAD"],
+  ["/healthz", READ],
+  ["/readyz", READ],
+  ["/metrics", READ],
+  ["/openapi.json", READ],
+  ["/docs", READ],
+  ["/docs/style.css", READ],
+  ["/v1/probes", READ],
+  ["/v1/probes/:id", "GET, HEAD, PUT, DELETE"],
   ["/v1/probes/:id/score", "POST"],
+  ["/v1/probes/:id/encode", "POST"],
+  ["/v1/probes/:id/batch", "POST"],
   ["/v1/probes/:id/activations", "POST"],
 ] as const;
+const PATTERNS = ROUTES.map(([path]) => ({ path, pattern: new RegExp(`^${path.replace(":id", "[^/]+")}$`) }));
 
-/** The model an activation comes from, as one string: name, hash of its weights, hash of its adapter. */
-export function modelName({ model }: StoredProbe): string {
-  return [model.name, model.hash, model.adapter ?? "no adapter"].join(" ");
+/** The route of a path, for the metrics: whatever is none of ours is one. */
+const routeOf = (path: string): string => PATTERNS.find(({ pattern }) => pattern.test(path))?.path ?? "other";
+
+async function holdOne(limiter: RateLimiter | undefined, who: string): Promise<void> {
+  const seconds = await limiter?.take(who) ?? 0;
+  if (seconds > 0) {
+    throw new Problem("rate-limited", `Too many requests; try again in ${seconds} s`, {
+      "retry-after": String(seconds),
+    });
+  }
 }
 
-/** Everything stored about a probe but its weights. */
-function describe({ tensors: _, ...facts }: StoredProbe): Omit<StoredProbe, "tensors"> {
-  return facts;
+/** What is wrong with a bundle is its sender's business; any other fault is the host's. */
+function refuseBundle(thrown: unknown): never {
+  if (!(thrown instanceof InputError)) throw thrown;
+  throw new Problem("bundle-invalid", thrown.message);
 }
 
-/** The encoder's answer, held to the probe's features: one missing or of another width is the host's fault. */
-function checked(
-  probe: StoredProbe,
-  activations: Record<string, Float32Array>,
-): Record<string, Float32Array<ArrayBuffer>> {
-  return Object.fromEntries(probe.layers.map(({ feature, dim }) => {
-    const values = activations[feature];
-    if (values?.length !== dim) {
-      throw new Error(
-        `Cannot score "${feature}": the encoder gave ${values?.length ?? "no"} values, expected ${dim}`,
-      );
-    }
-    return [feature, Float32Array.from(values)];
-  }));
+const unknown = (id: string): Problem =>
+  new Problem("probe-unknown", `No probe "${id}" is stored; GET /v1/probes lists them`);
+
+function idOf(c: Ctx): string {
+  const id = probeIdSchema.safeParse(c.req.param("id"));
+  if (id.success) return id.data;
+  throw new Problem("probe-id-invalid", `A probe id is ${id.error.issues.map((i) => i.message).join("; ")}`);
 }
 
-function layerScores(probe: StoredProbe, activations: Record<string, Float32Array>): LayerScore[] {
-  const scores = new Map(scoreProbe(probe, activations).map((layer) => [layer.feature, layer]));
-  return probe.layers.map(({ feature, site, reduction }) => {
-    const { score, probability, calibrated, beyond } = scores.get(feature)!;
-    return { feature, site, reduction, score, probability, calibrated, beyond };
-  });
+function fprOf(c: Ctx): FalseAlarms {
+  const query = scoreQuerySchema.safeParse(c.req.query());
+  if (query.success) return Number(query.data.fpr) as FalseAlarms;
+  const { path, message } = query.error.issues[0];
+  throw new Problem("query-invalid", `The query cannot be used: ${[...path, message].join(": ")}`);
 }
 
-const round = (ms: number): number => Math.round(ms * 100) / 100;
+const kindOf = ({ encoder, ...probe }: ServedProbe) => ({ ...probe, encoder: encoder.kind });

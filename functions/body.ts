@@ -12,18 +12,14 @@ export interface BodyLimits {
   bodyMs: number;
 }
 
-const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
-const MULTIPART = "multipart/form-data";
+export const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
+export const MULTIPART = "multipart/form-data";
 const MULTIPART_SLACK = 16_384;
 
 /** The image's bytes, at least one. @throws Problem for every way in which the body is not that */
 export async function readImageBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
   const contentType = request.headers.get("content-type") ?? "";
-  const mediaType = contentType.split(";")[0].trim().toLowerCase();
-  const encoding = request.headers.get("content-encoding") ?? "identity";
-  if (encoding.toLowerCase() !== "identity") {
-    throw new Problem("media-type-unsupported", `Content-Encoding is "${encoding}", expected none`);
-  }
+  const mediaType = mediaTypeOf(request);
   if (mediaType !== MULTIPART && !IMAGE_TYPES.includes(mediaType)) {
     const expected = [...IMAGE_TYPES, MULTIPART].join(", ");
     throw new Problem(
@@ -42,11 +38,20 @@ export async function readImageBody(request: Request, limits: BodyLimits): Promi
   return image;
 }
 
-function tooLarge(limit: number): Problem {
-  return new Problem("body-too-large", `The image has more than ${limit} bytes`, { connection: "close" });
+/** The type without its parameters, in lower case. @throws Problem "media-type-unsupported" for an encoded body */
+export function mediaTypeOf(request: Request): string {
+  const encoding = request.headers.get("content-encoding") ?? "identity";
+  if (encoding.toLowerCase() !== "identity") {
+    throw new Problem("media-type-unsupported", `Content-Encoding is "${encoding}", expected none`);
+  }
+  return (request.headers.get("content-type") ?? "").split(";")[0].trim().toLowerCase();
 }
 
-function tooLate(ms: number): Problem {
+export function tooLarge(limit: number): Problem {
+  return new Problem("body-too-large", `The body has more than ${limit} bytes`, { connection: "close" });
+}
+
+export function tooLate(ms: number): Problem {
   return new Problem("body-timeout", `The body was not complete after ${ms / 1000} s`, {
     connection: "close",
   });

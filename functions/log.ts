@@ -11,6 +11,8 @@ export interface LogEntry {
   path: string;
   status: number;
   ms: number;
+  /** The id of the API key, which is no secret. */
+  key_id?: string;
   /** Bytes of the image, where there was one. */
   bytes?: number;
   /** The problem's type, where the answer was one. */

@@ -12,21 +12,34 @@ export interface Place {
 }
 
 export interface Queue {
-  /** @throws Problem "busy" (503, with Retry-After in seconds) when all places are taken */
-  enter(): Place;
+  /**
+   * @param bytes what the request may hold in memory
+   * @throws Problem "busy" (503, with Retry-After in seconds) when all places or all bytes are taken
+   */
+  enter(bytes?: number): Place;
   state(): { running: number; waiting: number; places: number };
 }
 
+export interface QueueOptions {
+  concurrent: number;
+  waiting: number;
+  /** Of all bodies under way together; one request alone always fits. */
+  heldBytes?: number;
+  /** Whether the host is short of memory now. */
+  full?: () => boolean;
+}
+
 /** A queue in which `concurrent` pieces of work run at once and `waiting` more requests may be under way. */
-export function createQueue(options: { concurrent: number; waiting: number }): Queue {
+export function createQueue(options: QueueOptions): Queue {
   const places = options.concurrent + options.waiting;
   const line: (() => void)[] = [];
-  let taken = 0, running = 0;
+  const { heldBytes = Infinity, full = () => false } = options;
+  let taken = 0, running = 0, held = 0;
   let meanMs = 0; // of recent work, to tell when a place may be free again
 
   const busy = () => {
     const seconds = Math.max(1, Math.ceil((meanMs * taken) / options.concurrent / 1000));
-    return new Problem("busy", `All ${places} places are taken; try again in ${seconds} s`, {
+    return new Problem("busy", `All ${places} places or their memory are taken; try again in ${seconds} s`, {
       "retry-after": String(seconds),
     });
   };
@@ -64,15 +77,18 @@ export function createQueue(options: { concurrent: number; waiting: number }): Q
   }
 
   return {
-    enter() {
-      if (taken >= places) throw busy();
+    enter(bytes = 0) {
+      if (taken >= places || (taken > 0 && held + bytes > heldBytes) || full()) throw busy();
       taken++;
+      held += bytes;
       let left = false;
       return {
         run,
         leave() {
-          if (!left) taken--;
+          if (left) return;
           left = true;
+          taken--;
+          held -= bytes;
         },
       };
     },

@@ -21,21 +21,35 @@ export interface ServeOptions {
   signal?: AbortSignal;
   /** A client that never ends its body would hold the service for ever. */
   graceMs?: number;
+  /** Resident memory of the process above which no more images are taken; 0 for no bound. */
+  memoryBytes?: number;
 }
+
+const rss = (): number => Deno.memoryUsage().rss;
 
 /** Starts the service. @throws InputError when it cannot listen there */
 export function serveApp(deps: Deps, options: ServeOptions = {}): Listening {
-  const { host = "127.0.0.1", port = 0, signal, graceMs = 10_000 } = options;
-  const app = createApp(deps);
+  const { host = "127.0.0.1", port = 0, signal, graceMs = 10_000, memoryBytes = 0 } = options;
+  let stopping = false;
+  const app = createApp({
+    ...deps,
+    stopping: () => stopping,
+    memoryShort: memoryBytes > 0 ? () => rss() > memoryBytes : undefined,
+    gauges: [{ name: "process_resident_memory_bytes", help: "Resident memory.", read: rss }],
+  });
   const finished = Promise.withResolvers<void>();
   let server: Deno.HttpServer<Deno.NetAddr>;
   try {
-    server = Deno.serve({ hostname: host, port, onListen: () => {} }, (request) => app.fetch(request));
+    server = Deno.serve(
+      { hostname: host, port, onListen: () => {} },
+      (request, { remoteAddr }) => app.fetch(request, { address: remoteAddr.hostname }),
+    );
   } catch (error) {
     throw new InputError(`Cannot listen on ${host} port ${port}: ${messageOf(error)}`);
   }
 
   async function stop(): Promise<void> {
+    stopping = true;
     const timer = setTimeout(finished.resolve, graceMs);
     server.shutdown().then(finished.resolve, finished.reject);
     await finished.promise;

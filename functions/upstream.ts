@@ -5,7 +5,7 @@
 import { messageOf } from "../core/errors.ts";
 import { bytesSource } from "../core/formats/folder.ts";
 import { SafetensorsFile } from "../core/formats/safetensors.ts";
-import { modelName } from "./app.ts";
+import { modelName } from "./activations.ts";
 import { readBounded } from "./body.ts";
 import type { Encoder } from "./encoder.ts";
 import { Problem } from "./problems.ts";
@@ -13,15 +13,22 @@ import { Problem } from "./problems.ts";
 const ANSWER_BYTES = 32_000_000;
 const ANSWER_MS = 30_000;
 
-/** An encoder that posts to `<url>/v1/probes/{id}/activations`; `send` is the host's fetch unless told. */
-export function upstreamEncoder(url: string, send: typeof fetch = fetch): Encoder {
+export interface UpstreamOptions {
+  /** The host's fetch unless told. */
+  send?: typeof fetch;
+  /** An API key of the upstream with the scope "score". */
+  key?: string;
+}
+
+/** An encoder that posts to `<url>/v1/probes/{id}/encode`. */
+export function upstreamEncoder(url: string, { send = fetch, key }: UpstreamOptions = {}): Encoder {
   const base = url.replace(/\/+$/, "");
   return {
     async activations(probe, image, signal) {
-      const address = `${base}/v1/probes/${probe.id}/activations`;
+      const address = `${base}/v1/probes/${probe.id}/encode`;
       const request = new Request(address, {
         method: "POST",
-        headers: { "content-type": `image/${image.format}` },
+        headers: { "content-type": `image/${image.format}`, ...(key && { authorization: `Bearer ${key}` }) },
         body: image.bytes,
         redirect: "manual",
         signal,

@@ -31,7 +31,7 @@ async function start(env: Env, codecs: CodecModules, write: (line: string) => vo
   return createApp({
     store: folderStore(bucketFolder(env.PROBES)),
     // A Worker's fetch must be called as a plain function.
-    encoder: upstreamEncoder(env.AFTERIMAGE_UPSTREAM, (input, init) => fetch(input, init)),
+    encoder: upstreamEncoder(env.AFTERIMAGE_UPSTREAM, { send: (input, init) => fetch(input, init) }),
     limits: WORKER_LIMITS,
     log: jsonLines(write),
   });

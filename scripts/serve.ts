@@ -5,8 +5,8 @@
 import { z } from "zod";
 import { InputError } from "../core/errors.ts";
 import { readManifest } from "../core/formats/manifest.ts";
-import { LIMITS } from "../functions/app.ts";
 import type { Encoder } from "../functions/encoder.ts";
+import { LIMITS } from "../functions/limits.ts";
 import { jsonLines } from "../functions/log.ts";
 import { serveApp } from "../functions/serve.ts";
 import { folderStore } from "../functions/store/folder_store.ts";

@@ -28,7 +28,7 @@ import {
 
 Deno.test("activations go over HTTP and an edge host scores them alike", () =>
   withService({}, async (gpu) => {
-    const response = await post(`${gpu}/v1/probes/tiny-test/activations`, png);
+    const response = await post(`${gpu}/v1/probes/tiny-test/encode`, png);
     assert.equal(response.headers.get("content-type"), "application/vnd.safetensors");
     const file = await SafetensorsFile.open(
       bytesSource("answer", new Uint8Array(await response.arrayBuffer())),
@@ -58,7 +58,7 @@ Deno.test("an upstream that is away, busy or wrong", async () => {
   ];
   for (const [answer, status, type] of answers) {
     const send = () => answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer);
-    await withService({ encoder: upstreamEncoder("http://gpu.example", send) }, async (url) => {
+    await withService({ encoder: upstreamEncoder("http://gpu.example", { send }) }, async (url) => {
       const response = await post(`${url}/v1/probes/tiny-test/score`, png);
       if (type === "busy") assert.equal(response.headers.get("retry-after"), "7");
       const document = await isProblem(response, status, type);
@@ -150,6 +150,11 @@ function memoryBucket(files: Map<string, Uint8Array<ArrayBuffer>>): Bucket {
         arrayBuffer: () => Promise.resolve(bytes.slice(offset, offset + length).buffer),
       });
     },
+    put: (key, data) => {
+      files.set(key, typeof data === "string" ? new TextEncoder().encode(data) : data.slice());
+      return Promise.resolve();
+    },
+    delete: (key) => Promise.resolve(void files.delete(key)),
     list({ prefix, cursor }) {
       const keys = [...files.keys()].filter((key) => key.startsWith(prefix)).sort();
       const start = Number(cursor ?? 0), truncated = start + 2 < keys.length;
@@ -164,7 +169,10 @@ Deno.test("a bucket is a store, and the Worker scores through its upstream", () 
     const bucket = memoryBucket(root.files);
     const folder = bucketFolder(bucket);
     assert.deepEqual(await folder.list(), await root.list());
-    await assert.rejects(folder.write("x", "y"), /read-only/);
+    await folder.write("x/y", "z");
+    assert.equal(new TextDecoder().decode(await folder.folder("x").read("y")), "z");
+    await folder.remove("x/y");
+    assert.equal(await folder.exists("x/y"), false);
     await assert.rejects(folder.read("missing"), /no such object/);
     const source = await folder.open("tiny-test/probe.json");
     assert.deepEqual(await source.readAt(1, 5), (await root.read("tiny-test/probe.json")).slice(1, 6));

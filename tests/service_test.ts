@@ -25,7 +25,7 @@ Deno.test("health, list and description", () =>
   withService({}, async (url) => {
     const health = await fetch(`${url}/healthz`);
     assert.equal(health.status, 200);
-    assert.deepEqual(healthSchema.parse(await health.json()).queue, { running: 0, waiting: 0, places: 16 });
+    assert.deepEqual(healthSchema.parse(await health.json()).queue, { running: 0, waiting: 0, places: 64 });
     const list = probeListSchema.parse(await (await fetch(`${url}/v1/probes`)).json());
     assert.deepEqual(list.probes.map(({ id, layers }) => [id, layers]), [["tiny-test", 2]]);
     const text = await (await fetch(`${url}/v1/probes/tiny-test`)).text();
@@ -100,12 +100,14 @@ Deno.test("addresses, ids and methods that do not fit", () =>
     for (const id of ids) {
       await isProblem(await fetch(`${url}/v1/probes/${id}`), 422, "probe-id-invalid");
       await isProblem(await post(`${url}/v1/probes/${id}/score`, png), 422, "probe-id-invalid");
-      await isProblem(await post(`${url}/v1/probes/${id}/activations`, png), 422, "probe-id-invalid");
+      for (const route of ["encode", "activations", "batch"]) {
+        await isProblem(await post(`${url}/v1/probes/${id}/${route}`, png), 422, "probe-id-invalid");
+      }
     }
     const methods: [string, string, string][] = [
       ["POST", "/healthz", "GET, HEAD"],
       ["DELETE", "/v1/probes", "GET, HEAD"],
-      ["PUT", "/v1/probes/tiny-test", "GET, HEAD"],
+      ["POST", "/v1/probes/tiny-test", "GET, HEAD, PUT, DELETE"],
       ["GET", "/v1/probes/tiny-test/score", "POST"],
       ["OPTIONS", "/v1/probes/tiny-test/activations", "POST"],
     ];
@@ -276,6 +278,7 @@ Deno.test("security headers, request ids and one log line a request without the 
       path: "/v1/probes/tiny-test/score",
       status: 200,
       ms: 0,
+      key_id: undefined,
       bytes: png.length,
       problem: undefined,
       error: undefined,

@@ -1,6 +1,6 @@
 /**
- * A Cloudflare R2 bucket as a read-only `Folder`; names become keys below a prefix.
- * It refuses writes: a bucket is filled by the deployment, not by the service.
+ * A Cloudflare R2 bucket as a `Folder`; names become keys below a prefix. R2 replaces an object at once and reads are
+ * consistent, so a reader never sees half of one; it refuses names that leave the prefix.
  */
 import { InputError } from "../../core/errors.ts";
 import { type ByteSource, checkName, type Folder } from "../../core/formats/folder.ts";
@@ -17,6 +17,8 @@ export interface Bucket {
     truncated: boolean;
     cursor?: string;
   }>;
+  put(key: string, data: Uint8Array<ArrayBuffer> | string): Promise<unknown>;
+  delete(key: string): Promise<void>;
 }
 
 /** The folder of the keys that start with `prefix` ("" or one that ends in "/"). */
@@ -24,8 +26,6 @@ export function bucketFolder(bucket: Bucket, prefix = ""): Folder {
   const path = `bucket/${prefix}`;
   const key = (name: string): string => prefix + checkName(name);
   const missing = (name: string) => new InputError(`Cannot open "${path}${name}": no such object`);
-  const readOnly = (name: string) =>
-    Promise.reject(new InputError(`Cannot change "${path}${name}": this bucket is read-only`));
   return {
     path,
     async open(name): Promise<ByteSource> {
@@ -47,8 +47,8 @@ export function bucketFolder(bucket: Bucket, prefix = ""): Folder {
       if (!object) throw missing(name);
       return new Uint8Array(await object.arrayBuffer());
     },
-    write: readOnly,
-    remove: readOnly,
+    write: async (name, data) => void await bucket.put(key(name), data),
+    remove: async (name) => await bucket.delete(key(name)),
     exists: async (name) => await bucket.head(key(name)) !== null,
     async list() {
       const names: string[] = [];

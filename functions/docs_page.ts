@@ -1,0 +1,98 @@
+/**
+ * The page at /docs: the OpenAPI document as plain HTML, made here, without a script and without anything from elsewhere.
+ * It shows what the document says and nothing more.
+ */
+import { html, raw } from "hono/html";
+import type { OpenApiDocument, Operation } from "./openapi.ts";
+
+type Json = Record<string, unknown>;
+type Markup = ReturnType<typeof html>;
+
+export const docsStyle = `:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 0 auto; max-width: 60rem; padding: 1rem; }
+code, pre { font-family: ui-monospace, monospace; font-size: 0.875em; }
+pre { overflow-x: auto; padding: 0.75rem; border: 1px solid #8886; border-radius: 0.375rem; }
+section { border-top: 1px solid #8886; padding: 0.5rem 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: 0.25rem 0.75rem 0.25rem 0; }
+`;
+
+const refName = (schema: Json): string => String(schema.$ref ?? "").split("/").at(-1)!;
+
+function typeOf(content: unknown): Markup[] {
+  return Object.entries(content as Record<string, { schema: Json; itemSchema?: Json }> ?? {}).map(
+    ([type, { schema, itemSchema }]) => {
+      const name = refName(itemSchema ?? schema);
+      return html`
+        <code>${type}</code>${name
+          ? html`
+            <a href="#${name}">${name}</a>
+          `
+          : ""}
+      `;
+    },
+  );
+}
+
+function operation(
+  path: string,
+  method: string,
+  { summary, description, security, ...rest }: Operation,
+): Markup {
+  const scope = security.flatMap((need) => Object.values(need).flat()).join(", ");
+  return html`<section id="${rest.operationId}">
+<h3><code>${method.toUpperCase()} ${path}</code></h3>
+<p>${summary}. ${description ?? ""} ${scope ? html`Needs an API key (${scope}).` : ""}</p>
+${
+    (rest.parameters ?? []).map(({ name, in: place, schema }) =>
+      html`<p>${place} <code>${name}</code>: <code>${JSON.stringify(schema)}</code></p>`
+    )
+  }
+${rest.requestBody ? html`<p>Body: ${typeOf(rest.requestBody.content)}</p>` : ""}
+<table><thead><tr><th scope="col">status</th><th scope="col">meaning</th><th scope="col">body</th></tr></thead><tbody>
+${
+    Object.entries(rest.responses).map(([status, answer]) =>
+      html`
+        <tr>
+          <td>${status}</td>
+          <td>${answer.description}</td>
+          <td>${typeOf(answer.content)}</td>
+        </tr>
+      `
+    )
+  }
+</tbody></table></section>`;
+}
+
+/** The document as a page. */
+export function docsPage({ info, paths, components }: OpenApiDocument): Markup {
+  return html`
+    <!doctype html>
+    <html lang="en">
+      <head>
+        <meta charset="utf-8">
+        <meta name="viewport" content="width=device-width, initial-scale=1">
+        <title>${info.title} ${info.version}: the HTTP interface</title>
+        <link rel="stylesheet" href="/docs/style.css">
+      </head>
+      <body>
+        <main><h1>${info.title} ${info.version}</h1><p>${info.description}</p>
+    <p>The same as a document for tools: <a href="/openapi.json">/openapi.json</a>.</p>
+    <h2>Routes</h2>
+    ${Object.entries(paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, what]) => operation(path, method, what))
+    )}
+    <h2>Schemas</h2>
+    ${Object.entries(components.schemas).map(([name, schema]) =>
+      html`
+        <section id="${name}">
+          <h3>${name}</h3>
+          <pre tabindex="0">${JSON.stringify(schema, null, 2)}</pre>
+        </section>
+      `
+    )}
+        </main>
+      </body>
+    </html>${raw("\n")}
+  `;
+}
