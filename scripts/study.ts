@@ -13,6 +13,7 @@ import { DiskFolder } from "./folder.ts";
 import { isDone } from "./study_cell.ts";
 import { mergeStudies } from "./study_merge.ts";
 import { modelCosts, studyTable } from "./study_plan.ts";
+import { writeReport } from "./study_report.ts";
 import { runStudy, writeStudy } from "./study_run.ts";
 import { identifyStudy, loadStudy } from "./study_setup.ts";
 
@@ -47,7 +48,7 @@ await runTask({
     "deno task study --preset tiny --merge runs/part-1,runs/part-2 --out runs/tiny",
     "deno task study --preset llava --plan --model-config llava-1.5-7b-hf.json --gflops 30000",
   ],
-  async run({ out, merge, plan, modelConfig, gflops, adapter, ...choice }) {
+  async run({ out, merge, plan, modelConfig, gflops, adapter, cellsOnly, ...choice }) {
     if (modelConfig !== undefined && !plan) throw new InputError("Cannot use --model-config without --plan");
     if (out === undefined && !plan) throw new InputError("Cannot run a study: --out is missing");
     const config = await loadStudy(choice);
@@ -81,6 +82,11 @@ await runTask({
       await writeStudy(folder, study);
       if (gpu) await runStudy({ study, chains, folder, gpu, signal: interruptSignal() });
       console.log(`${folder.path}: ${chains.length} chains done`);
+      // A part of several has its report when they are merged.
+      if (!cellsOnly && choice.shard === undefined) {
+        await writeReport(folder);
+        console.log(`${folder.path}/report.html`);
+      }
     }
     gpu?.close();
   },
