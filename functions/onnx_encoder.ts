@@ -4,12 +4,11 @@
  */
 import { env, InferenceSession, Tensor } from "onnxruntime-web/wasm";
 import { InputError } from "../core/errors.ts";
-import { readJson } from "../core/formats/folder.ts";
 import { type Manifest, readManifest, sha256 } from "../core/formats/manifest.ts";
 import { ImageError } from "../core/image/image_error.ts";
-import { createProcessor, type Processor } from "../core/image/processors.ts";
-import { PROCESSOR_FILE } from "../core/onnx/spec.ts";
-import type { OnnxSpec } from "../core/onnx/spec.ts";
+import type { Picture } from "../core/image/picture.ts";
+import { createProcessor } from "../core/image/processors.ts";
+import { type OnnxSpec, PROCESSOR_FILE } from "../core/onnx/spec.ts";
 import type { Encoder } from "./encoder.ts";
 import { Problem } from "./problems.ts";
 import type { ServedProbe } from "./store/types.ts";
@@ -21,68 +20,80 @@ export interface OnnxOptions {
   kept?: number;
 }
 
-interface OpenModel {
-  session: InferenceSession;
-  processor: Processor;
+/** A bundle's model in memory. */
+export interface OnnxModel {
+  /** (D) each. @throws ImageError for a picture whose pixels are of another shape than the graph's */
+  encode(picture: Picture, features: readonly string[]): Promise<Record<string, Float32Array>>;
+  release(): Promise<void>;
 }
 
-/** An encoder for bundles of the kind "onnx". @throws InputError or Problem when asked for what it cannot encode */
+/** An encoder for bundles of the kind "onnx". */
 export function onnxEncoder({ wasm, kept = 2 }: OnnxOptions = {}): Encoder {
   /** By bundle, the latest used last. A model that failed to open is tried again: its promise is not kept. */
-  const models = new Map<string, Promise<OpenModel>>();
+  const models = new Map<string, Promise<OnnxModel>>();
 
-  function modelOf({ bundle, encoder, folder }: ServedProbe): Promise<OpenModel> {
-    const opening = models.get(bundle) ?? openModel(folder, encoder as OnnxSpec, wasm);
+  function modelOf({ bundle, encoder, folder }: ServedProbe): Promise<OnnxModel> {
+    const opening = models.get(bundle) ?? openVerified(folder, encoder as OnnxSpec, wasm);
     models.delete(bundle);
     models.set(bundle, opening);
     opening.catch(() => models.delete(bundle));
     if (models.size > kept) {
       const [oldest, model] = models.entries().next().value!;
       models.delete(oldest);
-      model.then(({ session }) => session.release(), () => {});
+      model.then(({ release }) => release(), () => {});
     }
     return opening;
   }
 
   return {
     async activations(probe, picture, signal) {
-      const served = probe as ServedProbe, { encoder } = served;
-      if (encoder?.kind !== "onnx") {
+      const served = probe as ServedProbe;
+      if (served.encoder?.kind !== "onnx") {
         throw new Problem("model-not-served", `The probe "${probe.id}" has no encoder in its bundle`);
       }
-      const { session, processor } = await modelOf(served);
+      const model = await modelOf(served);
       signal.throwIfAborted();
-      const { pixelValues, shape } = processor.process(picture), { input } = encoder;
+      return await model.encode(picture, probe.layers.map(({ feature }) => feature));
+    },
+  };
+}
+
+async function openVerified(
+  folder: ServedProbe["folder"],
+  spec: OnnxSpec,
+  wasm?: WebAssembly.Module,
+): Promise<OnnxModel> {
+  const { manifest } = await readManifest(folder, "bundle");
+  return await openOnnx((name) => readVerified(folder, manifest, name), spec, wasm);
+}
+
+/** Opens a model whose files `read` gives. @throws InputError for a processor that does not exist */
+export async function openOnnx(
+  read: (name: string) => Promise<Uint8Array<ArrayBuffer>>,
+  { file, external, input }: Pick<OnnxSpec, "file" | "external" | "input">,
+  wasm?: WebAssembly.Module,
+): Promise<OnnxModel> {
+  const json = JSON.parse(new TextDecoder().decode(await read(PROCESSOR_FILE)));
+  const processor = createProcessor(json, PROCESSOR_FILE), model = await read(file);
+  const externalData = external === undefined ? [] : [{ path: external, data: await read(external) }];
+  env.wasm.numThreads = 1;
+  env.wasm.proxy = false;
+  const open = () => InferenceSession.create(model, { externalData });
+  const session = await (wasm ? withRuntime(wasm, open) : open());
+  return {
+    async encode(picture, features) {
+      const { pixelValues, shape } = processor.process(picture);
       if (shape.join() !== input.shape.join()) {
         throw new ImageError(
           "unsupported",
           `its pixels become (${shape.join(", ")}), this probe's encoder takes (${input.shape.join(", ")})`,
         );
       }
-      const features = probe.layers.map(({ feature }) => feature);
       const found = await session.run({ [input.name]: new Tensor("float32", pixelValues, shape) }, features);
       return Object.fromEntries(features.map((feature) => [feature, found[feature].data as Float32Array]));
     },
+    release: () => session.release(),
   };
-}
-
-async function openModel(
-  folder: ServedProbe["folder"],
-  spec: OnnxSpec,
-  wasm?: WebAssembly.Module,
-): Promise<OpenModel> {
-  const { manifest } = await readManifest(folder, "bundle");
-  const where = `${folder.path}/${PROCESSOR_FILE}`;
-  const processor = createProcessor(await readJson(folder, PROCESSOR_FILE), where);
-  const file = await readVerified(folder, manifest, spec.file);
-  const external = spec.external === undefined ? [] : [{
-    path: spec.external,
-    data: await readVerified(folder, manifest, spec.external),
-  }];
-  env.wasm.numThreads = 1;
-  env.wasm.proxy = false;
-  const open = () => InferenceSession.create(file, { externalData: external });
-  return { processor, session: await (wasm ? withRuntime(wasm, open) : open()) };
 }
 
 /** A file of a bundle, read once. @throws InputError when it differs from the manifest */

@@ -107,13 +107,19 @@ export function withEncoder(
   });
 }
 
-/** What preprocessor_config.json describes; the first Qwen-VL has none, its transform is fixed in its code. */
-async function openProcessor(folder: Folder, config: unknown): Promise<Processor | undefined> {
-  const name = "preprocessor_config.json", where = `${folder.path}/${name}`;
-  if (await folder.exists(name)) return createProcessor(await readJson(folder, name), where);
+const PROCESSOR = "preprocessor_config.json";
+
+/** What describes the processor; the first Qwen-VL has no such file, its transform is fixed in its code. */
+export async function processorConfig(folder: Folder, config: unknown): Promise<unknown> {
+  if (await folder.exists(PROCESSOR)) return await readJson(folder, PROCESSOR);
   const { model_type, visual } = config as { model_type: string; visual?: { image_size: number } };
   if (model_type !== "qwen") return undefined;
-  return createProcessor({ image_processor_type: "QwenVLImageProcessor", size: visual?.image_size }, where);
+  return { image_processor_type: "QwenVLImageProcessor", size: visual?.image_size };
+}
+
+async function openProcessor(folder: Folder, config: unknown): Promise<Processor | undefined> {
+  const json = await processorConfig(folder, config);
+  return json === undefined ? undefined : createProcessor(json, `${folder.path}/${PROCESSOR}`);
 }
 
 /** Positions that a model was made for, from a config.json of either generation. */
