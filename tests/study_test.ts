@@ -1,6 +1,6 @@
 /**
  * `deno task study` from outside: killed with SIGKILL at random moments and started again, split over two machines and
- * merged, extended by a seed. The cells are the same bytes each time but for times.json.
+ * merged. Cells and report are the same each time but for times.
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ const STUDY = {
   name: "small",
   seeds: [100],
   arms: ["r0", "r100"],
-  models: [{ name: "builtin-tiny", train: { images: 6, steps: 20 } }],
+  models: [{ name: "builtin-tiny", train: { images: 6, steps: 12 } }],
   data: [{ kind: "synthetic", name: "shapes", images: 6, heldOut: 2 }],
   batchSizes: [2],
   people: 4,
@@ -35,7 +35,7 @@ async function withFolder(test: (folder: string) => Promise<void>): Promise<void
 }
 
 function start(folder: string, out: string, ...flags: string[]): Deno.ChildProcess {
-  const common = ["--config", join(folder, "study.json"), "--out", join(folder, out), "--cells-only"];
+  const common = ["--config", join(folder, "study.json"), "--out", join(folder, out)];
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", SCRIPT, ...common, "--gflops", "10", ...flags],
     stdout: "null",
@@ -68,6 +68,13 @@ function assertSame(ours: Map<string, Uint8Array>, theirs: Map<string, Uint8Arra
   for (const [name, bytes] of ours) assert.deepEqual(bytes, theirs.get(name), `${name} differs`);
 }
 
+/** report.json without what may differ. */
+async function reportOf(folder: string, out: string): Promise<unknown> {
+  const { times, ...report } = JSON.parse(await Deno.readTextFile(join(folder, out, "report.json")));
+  assert(times.adapters.length > 0, JSON.stringify(times));
+  return report;
+}
+
 /** Kills the run when it has written something new and a random while has gone by. Resolves to whether it was alive. */
 async function killOnce(folder: string, out: string, random: Random): Promise<boolean> {
   const run = start(folder, out), cells = new DiskFolder(join(folder, out, "cells"));
@@ -76,7 +83,7 @@ async function killOnce(folder: string, out: string, random: Random): Promise<bo
   while (!ended.yet && (await cells.list()).length <= before) {
     await new Promise((done) => setTimeout(done, 10));
   }
-  await new Promise((done) => setTimeout(done, random.int(1500)));
+  await new Promise((done) => setTimeout(done, random.int(1000)));
   const wasAlive = !ended.yet;
   if (wasAlive) run.kill("SIGKILL");
   await output;
@@ -95,6 +102,8 @@ Deno.test("a study killed at random, one in two parts and one run at once have t
     assert.equal([...whole.keys()].filter((name) => name.split("/")[1] === MANIFEST).length, 6);
     assert(![...whole.keys()].some((name) => name.endsWith("state.safetensors")));
     assertSame(await cellsOf(folder, "killed"), whole);
+    const report = await reportOf(folder, "whole");
+    assert.deepEqual(await reportOf(folder, "killed"), report);
 
     await Promise.all(["1/2", "2/2"].map((shard) => finish(start(folder, shard[0], "--shard", shard))));
     const parts = [await cellsOf(folder, "1"), await cellsOf(folder, "2")];
@@ -106,6 +115,7 @@ Deno.test("a study killed at random, one in two parts and one run at once have t
     // Nothing was left to run: no device was opened.
     assert.doesNotMatch(text, /tuning/);
     assertSame(await cellsOf(folder, "merged"), whole);
+    assert.deepEqual(await reportOf(folder, "merged"), report);
     assert.deepEqual(
       await Deno.readFile(join(folder, "merged/study.json")),
       await Deno.readFile(join(folder, "whole/study.json")),
