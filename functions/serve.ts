@@ -27,6 +27,9 @@ export interface ServeOptions {
 
 const rss = (): number => Deno.memoryUsage().rss;
 
+/** Whether an address to listen on can be reached from this machine alone. */
+export const isLoopback = (host: string): boolean => /^(localhost|127(\.\d+){3}|::1)$/.test(host);
+
 /** Starts the service. @throws InputError when it cannot listen there */
 export function serveApp(deps: Deps, options: ServeOptions = {}): Listening {
   const { host = "127.0.0.1", port = 0, signal, graceMs = 10_000, memoryBytes = 0 } = options;
