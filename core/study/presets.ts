@@ -93,7 +93,11 @@ export const PRESETS: Record<string, StudyConfigInput> = {
       draws: 200,
       faithful: { split: "scene", partitions: 10 },
     },
-    gradients: { batchSizes: [1, 4, 16], batches: 16 },
+    gradients: {
+      batchSizes: [1, 4, 16],
+      batches: 16,
+      trajectory: { arms: ["r100", "neutral"], steps: 20 },
+    },
   },
   smolvlm: {
     ...published,
