@@ -21,6 +21,7 @@ import { LIMITS, type Limits } from "./limits.ts";
 import type { Log } from "./log.ts";
 import { createMetrics, type Gauge } from "./metrics.ts";
 import { openApiDocument } from "./openapi.ts";
+import { addPage } from "./page.ts";
 import { expectType } from "./parts.ts";
 import { describeProblem, Problem } from "./problems.ts";
 import { createQueue, type Place } from "./queue.ts";
@@ -114,6 +115,7 @@ export function createApp(deps: Deps): Hono<AppEnv> {
     await enter(c);
     return c.body(metrics.text(), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
   });
+  addPage(app);
   app.get("/openapi.json", (c) => c.json(openApiDocument({ keys: deps.keys !== undefined })));
   app.get("/docs", (c) => c.html(docsPage(openApiDocument({ keys: deps.keys !== undefined }))));
   app.get("/docs/style.css", (c) => c.body(docsStyle, 200, { "content-type": "text/css; charset=utf-8" }));
@@ -290,6 +292,7 @@ interface Caller {
 
 const READ = "GET, HEAD";
 const ROUTES = [
+  ["/", READ],
   ["/healthz", READ],
   ["/readyz", READ],
   ["/metrics", READ],
