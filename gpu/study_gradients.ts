@@ -150,7 +150,7 @@ export function parameterSets(
 
 /** The decoder's block that a parameter belongs to. */
 function layerOf(name: string): number | undefined {
-  const found = /visi(on|ual)|visual/.test(name) ? null : /\.(?:layers|h)\.(\d+)\./.exec(name);
+  const found = /vision|visual/.test(name) ? null : /\.(?:layers|h)\.(\d+)\./.exec(name);
   return found ? Number(found[1]) : undefined;
 }
 

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import type { EncodedSample } from "../core/data/pack.ts";
 import { InputError } from "../core/errors.ts";
 import { MemoryFolder } from "../core/formats/folder.ts";
+import { writeManifest } from "../core/formats/manifest.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
 import { Random } from "../core/random.ts";
 import { type ArmContext, armSample, planArm, studyPeople } from "../core/study/arms.ts";
@@ -16,7 +17,7 @@ import { gradientResultSchema } from "../core/study/results.ts";
 import { syntheticSource } from "../core/study/synthetic_source.ts";
 import { openGpu } from "../gpu/device.ts";
 import { batchGradient, gradientCosine } from "../gpu/gradients.ts";
-import { openSession } from "../gpu/session.ts";
+import { openSession, writeTrained } from "../gpu/session.ts";
 import { sessionOptions, trainConfig } from "../gpu/study_arm.ts";
 import { gradientCell, type GradientRun, parameterSets } from "../gpu/study_gradients.ts";
 import { train } from "../gpu/train.ts";
@@ -248,14 +249,28 @@ Deno.test("layers lie in the decoder alone, and what is trained whole is no adap
   assert(of("projector").some((name) => !name.includes(".lora_")));
 });
 
-Deno.test("A has a gradient where B is not zero: at a tuned run's weights", async () => {
-  const session = await openSession(gpu, base, sessionOptions(model, "r0", seed));
+Deno.test("at a tuned run's weights, where B is not zero, A has a gradient", async () => {
+  const session = await openSession(gpu, base, sessionOptions(model, "r0", seed)),
+    tuned = new MemoryFolder("run");
   randomiseB(session);
-  const { id, turns, pictures } = await armSample(planArm("r0"), context, 0);
-  const whole = await batchGradient(session, [session.encoder.train(id, turns, pictures)]);
-  const [lora] = session.slabs, at = lora.params.findIndex(({ name }) => name.includes("lora_A"));
+  await writeTrained(session, tuned, "small");
   session.close();
-  assert(whole[0].subarray(lora.offsets[at], lora.offsets[at] + 8).some((x) => x !== 0));
+  const { lora, trainable } = model;
+  await writeManifest(tuned, {
+    ...{ kind: "run", seed, config: { lora, trainable }, parents: { model: session.hash } },
+    files: await tuned.list(),
+  });
+  const gradients: GradientRun["gradients"] = {
+    ...{ batchSizes: [1], batches: 2, versions: ["private"], parameters: ["A"], joined: "per-tensor" },
+    trajectory: { arms: [], steps: 0, every: 1 },
+  };
+  const cell = (options: { tuned?: MemoryFolder }) =>
+    gradientCell({ ...run, gradients }, new MemoryFolder("cell"), options);
+  const [fresh, later] = [await cell({}), await cell({ tuned })];
+  assert.deepEqual([fresh.rows.length, fresh.skipped.length], [0, 1]);
+  assert.deepEqual([later.rows.length, later.skipped.length], [1, 0]);
+  const [{ cosine }] = later.rows;
+  assert(cosine.value > 0 && cosine.value < 1, JSON.stringify(cosine));
 });
 
 Deno.test("a cell stopped anywhere goes on to the same result", async () => {
