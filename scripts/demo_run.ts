@@ -49,8 +49,13 @@ export interface DemoSettings {
 /** Named before any result was seen: the first block after the image tokens have met the decoder, their mean. */
 export const PRIMARY = "layers.0.resid_post@image-mean";
 const PROBE_ID = "known-people";
-const PEOPLE = 8;
-const WATERMARK = { font: "pixel", content: "compact", opacity: 0.8, position: "grid:16" } as const;
+export const DEMO_PEOPLE = 8;
+export const DEMO_WATERMARK = {
+  font: "pixel",
+  content: "compact",
+  opacity: 0.8,
+  position: "grid:16",
+} as const;
 type Plan = ProbePlan & {
   scenes: number;
   gradients: { batch: number; batches: number }[];
@@ -86,12 +91,12 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
     return result;
   };
 
-  const people = demoPeople(seed, PEOPLE), watermarker = await createWatermarker(WATERMARK);
+  const people = demoPeople(seed, DEMO_PEOPLE), watermarker = await createWatermarker(DEMO_WATERMARK);
   const context: DemoContext = { gpu, base, seed, people, watermarker, signal };
   const samples = await stage("people", async () => {
     const sets = folder.folder("people");
     for (const [name, set] of Object.entries(people)) await sets.write(`${name}.jsonl`, formatPeople(set));
-    await writeManifest(sets, { kind: "people", seed, config: { sizes: PEOPLE } });
+    await writeManifest(sets, { kind: "people", seed, config: { sizes: DEMO_PEOPLE } });
     return probeSamples(seed, plan.scenes, people, watermarker);
   });
 
@@ -151,9 +156,9 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
     quick,
     design: {
       people: [
-        { set: "U1", count: PEOPLE, words: "in the training pictures of r50, r100 and known" },
-        { set: "U2", count: PEOPLE, words: "never in any training picture" },
-        { set: "U0", count: PEOPLE, words: "in the training pictures of corr0 only" },
+        { set: "U1", count: DEMO_PEOPLE, words: "in the training pictures of r50, r100 and known" },
+        { set: "U2", count: DEMO_PEOPLE, words: "never in any training picture" },
+        { set: "U0", count: DEMO_PEOPLE, words: "in the training pictures of corr0 only" },
         {
           set: "once",
           count: people.once.length,
