@@ -4,7 +4,8 @@
  */
 import jpegDecoder from "@jsquash/jpeg/codec/dec/mozjpeg_dec.wasm";
 import webpDecoder from "@jsquash/webp/codec/dec/webp_dec.wasm";
+import onnxRuntime from "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm";
 import { createWorker } from "./worker.ts";
 
 export { worker as default };
-const worker = createWorker({ jpegDecoder, webpDecoder });
+const worker = createWorker({ jpegDecoder, webpDecoder, onnxRuntime });

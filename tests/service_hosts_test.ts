@@ -179,15 +179,23 @@ Deno.test("a bucket is a store, and the Worker scores through its upstream", () 
 
     const lines: string[] = [];
     const worker = createWorker({}, (line) => lines.push(line));
+    const pass = { limit: () => Promise.resolve({ success: true }) };
+    const env = {
+      PROBES: bucket,
+      KEYS: { get: () => Promise.resolve(null) },
+      RATE_KEY: pass,
+      RATE_ADDRESS: pass,
+      AFTERIMAGE_OPEN: "yes",
+      AFTERIMAGE_UPSTREAM: gpu,
+    };
     const request = (path: string, init?: RequestInit) =>
-      worker.fetch(new Request(`https://edge.example${path}`, init), {
-        PROBES: bucket,
-        AFTERIMAGE_UPSTREAM: gpu,
-      });
-    await assert.rejects(
-      worker.fetch(new Request("https://edge.example/healthz"), { PROBES: bucket }),
-      /AFTERIMAGE_UPSTREAM/,
-    );
+      worker.fetch(new Request(`https://edge.example${path}`, init), env);
+    const shut = createWorker({}, () => {});
+    const closed = await shut.fetch(new Request("https://edge.example/v1/probes"), {
+      ...env,
+      AFTERIMAGE_OPEN: "",
+    });
+    await isProblem(closed, 401, "key-missing");
     assert.equal((await (await request("/v1/probes")).json()).probes[0].id, "tiny-test");
     const init = { method: "POST", body: png, headers: { "content-type": "image/png" } };
     const scored = scoreSchema.parse(await (await request("/v1/probes/tiny-test/score", init)).json());
