@@ -184,7 +184,7 @@ export function linesChart(
 /** Observed shares against predicted probabilities; the size of a point says how many pictures it stands for. */
 export function reliabilityChart({ arm, bins }: Calibration, width: number): Promise<Markup> {
   const values = bins.filter(({ n }) => n > 0);
-  const axis = { values: [0, 0.25, 0.5, 0.75, 1] }, scale = { domain: [0, 1] };
+  const axis = { values: [0, 0.2, 0.4, 0.6, 0.8, 1], format: ".1f" }, scale = { domain: [0, 1] };
   const x = { type: "quantitative", title: "predicted", scale, axis: { ...axis, grid: false } };
   const y = { type: "quantitative", title: "observed", scale, axis };
   return drawChart({

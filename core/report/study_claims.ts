@@ -70,9 +70,9 @@ export function firstClaim(gradients: GradientNumbers | undefined): Claim {
   const falls = meanWithInterval(small.seeds.map((value, i) => value - large.seeds[i]));
   const numbers = `beyond neutral text, a batch of ${small.batch} is aligned with the private direction by ${
     signed(atSmall.mean, 3)
-  } (${between(atSmall.ci95, 3)}), which is ${signed(falls.mean, 3)} (${
+  } (${between(atSmall.ci95, 3)}), less that of a batch of ${large.batch}: ${signed(falls.mean, 3)} (${
     between(falls.ci95, 3)
-  }) more than for ${large.batch}`;
+  })`;
   if (atSmall.ci95[0] > 0 && falls.ci95[0] > 0) return claim(1, "yes", numbers);
   if (atSmall.ci95[1] < RULES.cosine || falls.ci95[1] < RULES.cosine) {
     return claim(1, "no", `${numbers}: an effect of ${fixed(RULES.cosine)} is excluded`);

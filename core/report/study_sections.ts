@@ -8,7 +8,7 @@ import type { ArmFacts, Group, StudyReport } from "./study_json.ts";
 import { type Markup, markup, table } from "./markup.ts";
 import type { FeatureNumbers, Mean } from "./study_numbers.ts";
 import type { SaysNumbers } from "./study_outputs.ts";
-import { fixed, plural, range, signed } from "./words.ts";
+import { between, fixed, plural, range, signed } from "./words.ts";
 
 export type Section = Markup | false;
 /** Widths of the charts in pixels; all of them shrink where there is less room. */
@@ -28,7 +28,7 @@ export const armName = ({ name, role }: Pick<ArmFacts, "name" | "role">): Markup
 export const meanText = (mean: Mean | undefined | null, digits = 2, sign = false): Markup | string => {
   if (!mean) return "";
   const value = sign ? signed(mean.value, digits) : fixed(mean.value, digits);
-  return mean.ci95 ? markup`${value}<br><span class="role">${range(mean.ci95, digits)}</span>` : value;
+  return mean.ci95 ? markup`${value}<br><span class="role ci">${between(mean.ci95, digits)}</span>` : value;
 };
 
 export const ofSeeds = (values: readonly number[], level = 0.05): string =>
