@@ -156,7 +156,7 @@ async function writeVariant(
   }
   const external = `${file}.data`;
   await writeStream(`${out.path}/${external}`, externalChunks(graph));
-  await out.write(file, encodeModelBeside(graph, external));
+  await out.write(file, await encodeModelBeside(graph, external));
   return { dtype, file, external, bytes, effect: null };
 }
 

@@ -41,23 +41,32 @@ export async function encodeModel(graph: Graph): Promise<Bytes> {
   return modelOf(graph, tensors).encode();
 }
 
-/** The file without constants, which lie in `location` beside it in the order of `externalChunks`. */
-export function encodeModelBeside(graph: Graph, location: string): Bytes {
+/** Smaller constants stay in the message: runtimes read shapes before they open other files. */
+const BESIDE = 1024;
+
+/** The file without its larger constants, which lie in `location` beside it in the order of `externalChunks`. */
+export async function encodeModelBeside(graph: Graph, location: string): Promise<Bytes> {
+  const tensors: Message[] = [];
   let offset = 0;
-  const tensors = graph.initializers.map((initializer) => {
+  for (const initializer of graph.initializers) {
     const length = bytesOf(initializer), tensor = tensorOf(initializer);
+    tensors.push(tensor);
+    if (length < BESIDE) {
+      tensor.bytes(9, await initializer.load());
+      continue;
+    }
     for (const [key, value] of Object.entries({ location, offset, length })) {
       tensor.bytes(13, new Message().bytes(1, key).bytes(2, String(value)));
     }
+    tensor.int(14, 1);
     offset += length;
-    return tensor.int(14, 1);
-  });
+  }
   return modelOf(graph, tensors).encode();
 }
 
 /** What stands in the file of constants. */
 export async function* externalChunks({ initializers }: Graph): AsyncGenerator<Bytes> {
-  for (const initializer of initializers) yield await initializer.load();
+  for (const initializer of initializers) if (bytesOf(initializer) >= BESIDE) yield await initializer.load();
 }
 
 function modelOf(graph: Graph, tensors: readonly Message[]): Message {
