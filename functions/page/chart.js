@@ -20,7 +20,7 @@ export function ticks(low, high, count = 4) {
   const step = power * ([1, 2, 5].find((times) => times * power >= raw) ?? 10);
   const first = Math.ceil(low / step - 1e-9);
   const all = [];
-  for (let k = first; k * step <= high + step * 1e-9; k++) all.push(k * step);
+  for (let k = first; k * step <= high + step * 1e-9; k++) all.push(k * step + 0); // no -0
   return all;
 }
 
@@ -59,7 +59,7 @@ export function chart(layers, primary, width) {
     feature === primary ? [["circle", { class: "ring", cx, cy, r: 8 }]] : [];
   const scores = panel(layers, {
     top: TOP,
-    title: "Score by layer; dashed: threshold; filled: flagged",
+    title: "Score; dashed: threshold; filled: flagged",
     range: scoreRange(layers),
     value: ({ score }) => score,
     x,
