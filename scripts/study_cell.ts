@@ -82,3 +82,8 @@ export async function readResult<S extends z.ZodObject>(
   }
   return parsed.data;
 }
+
+/** Whether one line says all about an error: wrong input, or a disk that is full. */
+export function isPlain(error: unknown): boolean {
+  return error instanceof InputError || /\(os error 28\)/.test(messageOf(error));
+}

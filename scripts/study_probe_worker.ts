@@ -4,13 +4,13 @@
  */
 /// <reference no-default-lib="true" />
 /// <reference lib="deno.worker" />
-import { InputError, messageOf } from "../core/errors.ts";
+import { messageOf } from "../core/errors.ts";
 import { readManifest } from "../core/formats/manifest.ts";
 import { type FeatureData, readActivations } from "../core/probe/activations.ts";
 import { saveProbe } from "../core/probe/stored.ts";
 import { probeCell, type ProbeCellSettings } from "../core/study/probe_cell.ts";
 import { DiskFolder } from "./folder.ts";
-import { finishCell } from "./study_cell.ts";
+import { finishCell, isPlain } from "./study_cell.ts";
 
 export interface ProbeJob {
   /** Paths of the cells. */
@@ -54,6 +54,6 @@ self.onmessage = async ({ data: job }: MessageEvent<ProbeJob>) => {
     await finishCell(folder, "probe.json", rest, { seconds, cell: job.cell, seed: job.settings.seed });
     post({ seconds });
   } catch (error) {
-    post({ failed: messageOf(error), isInput: error instanceof InputError });
+    post({ failed: messageOf(error), isInput: isPlain(error) });
   }
 };

@@ -17,7 +17,16 @@ import { gradientCell, type GradientRun } from "../gpu/study_gradients.ts";
 import { saysCell } from "../gpu/study_says.ts";
 import { vqaOf } from "../gpu/study_vqa.ts";
 import { type Progress, progress } from "./progress.ts";
-import { cellFolder, cellName, finishCell, isDone, placeOf, readResult, writeTimes } from "./study_cell.ts";
+import {
+  cellFolder,
+  cellName,
+  finishCell,
+  isDone,
+  isPlain,
+  placeOf,
+  readResult,
+  writeTimes,
+} from "./study_cell.ts";
 import { type Clock, createClock } from "./study_clock.ts";
 import { spanOf } from "./study_plan.ts";
 import { createProbePool, type ProbePool } from "./study_probe.ts";
@@ -239,8 +248,7 @@ async function inCell(
       throw new Interrupted(`Stopped in the cell ${name}; the same command goes on from there`);
     }
     const message = `Cannot finish the cell ${name}: ${messageOf(error)}`;
-    const isPlain = error instanceof InputError || (error as { code?: string }).code === "ENOSPC";
-    throw isPlain ? new InputError(message) : new Error(message, { cause: error });
+    throw isPlain(error) ? new InputError(message) : new Error(message, { cause: error });
   }
 }
 
