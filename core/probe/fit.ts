@@ -8,6 +8,7 @@ import { type ActivationSet, parseFeature } from "./activations.ts";
 import type { HeldOut } from "./design.ts";
 import { faithful, type FaithfulOptions } from "./faithful.ts";
 import { familywise } from "./inference.ts";
+import { scoreInterval } from "./interval.ts";
 import { defaultPrimary, featureRows, orderedFeatures, selectRows } from "./selection.ts";
 import { fitSingle } from "./single.ts";
 import { sound, type SoundResult } from "./sound.ts";
@@ -86,7 +87,14 @@ export async function fitProbe(set: ActivationSet, options: FitOptions): Promise
           split: image.split,
           centred: options.faithful.centerScenes ?? centerScenes,
         },
-        sound: { ...heldOut(person), centred: centerScenes, draws, null95: person.null95, p: person.p },
+        sound: {
+          ...heldOut(person),
+          centred: centerScenes,
+          draws,
+          null95: person.null95,
+          ...(draws > 1 && { interval95: scoreInterval(person.observed, person.nullDraws) }),
+          p: person.p,
+        },
         single: single.heldOut,
       },
       threshold: single.threshold,

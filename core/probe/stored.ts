@@ -34,6 +34,8 @@ export const soundMetricsSchema = z.object({
   draws: z.number().int().positive(),
   /** The central 95 % of the AUROCs that permuted people gave. */
   null95: z.tuple([share, share]),
+  /** 95 % interval for the AUROC with other people of the same kind; absent from probes of before it was measured. */
+  interval95: z.tuple([share, share]).optional(),
   /** One-sided, (1 + null draws that reach the observed AUROC) / (1 + draws). */
   p: z.number().gt(0).max(1),
   /** The same, corrected for looking at all of this probe's layers (the largest null value over them). */
