@@ -183,7 +183,8 @@ export function linesChart(
 
 /** Observed shares against predicted probabilities; the size of a point says how many pictures it stands for. */
 export function reliabilityChart({ arm, bins }: Calibration, width: number): Promise<Markup> {
-  const values = bins.filter(({ n }) => n > 0);
+  // Copies: Vega marks the rows it is given.
+  const values = bins.filter(({ n }) => n > 0).map((bin) => ({ ...bin }));
   const axis = { values: [0, 0.2, 0.4, 0.6, 0.8, 1], format: ".1f" }, scale = { domain: [0, 1] };
   const x = { type: "quantitative", title: "predicted", scale, axis: { ...axis, grid: false } };
   const y = { type: "quantitative", title: "observed", scale, axis };

@@ -1,0 +1,349 @@
+/**
+ * A study's report: every probe number made again from the saved activations by other code, the same bytes for the same
+ * cells, the rules for the claims, scatter and heat maps, comparison; and what it refuses.
+ */
+import assert from "node:assert/strict";
+import { InputError } from "../core/errors.ts";
+import { MemoryFolder, readJson } from "../core/formats/folder.ts";
+import { loadProbe } from "../core/probe/stored.ts";
+import { principalComponents, scatterOf } from "../core/report/embed.ts";
+import { type ArmTest, firstClaim, secondClaim, thirdClaim } from "../core/report/study_claims.ts";
+import { compareHtml, compareStudies } from "../core/report/study_compare.ts";
+import type { StudyReport } from "../core/report/study_json.ts";
+import { type GradientNumbers, type SaysNumbers } from "../core/report/study_outputs.ts";
+import { csv } from "../core/report/study_tables.ts";
+import { planArm } from "../core/study/arms.ts";
+import { probeResultSchema } from "../core/study/results.ts";
+import { readShown } from "../core/study/shown.ts";
+import { cellFolder, readResult } from "../scripts/study_cell.ts";
+import { readStudy } from "../scripts/study_run.ts";
+import { writeReport } from "../scripts/study_report.ts";
+import { makeStudy, PRIMARY } from "./study_report_data.ts";
+import * as again from "./study_recompute.ts";
+
+const SIZE = { arms: ["base", "r0", "r100", "known"], seeds: [0, 3], people: 4, scenes: 4, draws: 29 };
+const folder = new MemoryFolder("study"), config = await makeStudy(folder, SIZE);
+const { json, html, tables } = await writeReport(folder);
+const [group] = json.groups, { cells } = await readStudy(folder);
+
+const near = (actual: number, expected: number, what: string, within = 1e-9) =>
+  assert.ok(Math.abs(actual - expected) <= within, `${what}: ${actual}, expected ${expected}`);
+const nearAll = (actual: readonly number[], expected: readonly number[], what: string, within = 1e-9) =>
+  expected.forEach((value, i) => near(actual[i], value, `${what}[${i}]`, within));
+const average = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+
+async function cellOf(seed: number, arm: string, feature: string) {
+  const cell = cells.find(({ kind, key }) => kind === "probe" && key.arm === arm && key.seed === seed)!;
+  const { features } = await readResult(cellFolder(folder, cell), "probe.json", probeResultSchema);
+  return features.find((row) => row.feature === feature)!;
+}
+
+Deno.test("every probe number of the report is what other code finds in the saved activations", async () => {
+  const { partitions, draws, c, faithful } = config.probe;
+  /** Truth and draws of the sound way, by seed, arm and feature. */
+  const found = new Map<string, number[]>();
+  const key = (seed: number, arm: string, feature: string) => `${seed} ${arm} ${feature}`;
+  // The cells' fits stop at a thousandth of the first gradient, these go on to the end: of the pairs of a seen and an unseen
+  // picture that an AUROC counts, a few that lie all but level change places.
+  const pairsCounted = partitions * (SIZE.people / 2 * SIZE.scenes) ** 2, level = 3 / pairsCounted;
+  let apart = 0, compared = 0;
+  const close = (theirs: number[], ours: number[], what: string) => {
+    assert.equal(theirs.length, ours.length, what);
+    nearAll(theirs, ours, what, level);
+    ours.forEach((value, i) => apart += Math.abs(theirs[i] - value));
+    compared += ours.length;
+  };
+  for (const { arm, feature, seeds } of group.features) {
+    for (const one of seeds) {
+      const what = key(one.seed, arm, feature);
+      const cell = cells.find((cell) =>
+        cell.kind === "activations" && cell.key.arm === arm && cell.key.seed === one.seed
+      )!;
+      const rows = await again.readRows(cellFolder(folder, cell), feature);
+      const settings = { partitions, draws, seed: one.seed, c },
+        measured = await cellOf(one.seed, arm, feature);
+      const all = [one.sound, ...measured.sound.null], [observed, ...nulls] = all;
+      close(all, again.soundAurocs(rows, { ...settings, center: true }), `${what} sound`);
+      found.set(what, all);
+      near(one.p, again.pOf(observed, nulls), `${what} p`);
+      nearAll(one.null95, again.bandOf(nulls), `${what} band`);
+      nearAll(one.ci95, again.intervalOf(observed, nulls), `${what} interval`);
+      near(
+        one.faithful,
+        again.faithfulAuroc(rows, faithful.partitions!, faithful.testSize, faithful.seed, c),
+        `${what} faithful`,
+      );
+      const plain = [one.plain.auroc, ...measured.plain.null];
+      close(plain, again.soundAurocs(rows, { ...settings, center: false }), `${what} uncentred`);
+      near(one.plain.p, again.pOf(plain[0], plain.slice(1)), `${what} uncentred p`);
+    }
+  }
+  // On average less than a pair in eight AUROCs.
+  assert.ok(apart / compared < 1 / (8 * pairsCounted), `fits differ by ${apart / compared} on average`);
+  for (const seed of SIZE.seeds) {
+    const names = group.features.map(({ arm, feature }) => ({ arm, feature }));
+    const all = again.correctedPs(names.map(({ arm, feature }) => found.get(key(seed, arm, feature))!));
+    const minus = names.filter(({ arm }) => arm !== "r0").map(({ arm, feature }) => {
+      const to = found.get(key(seed, "r0", feature))!;
+      return {
+        arm,
+        feature,
+        values: found.get(key(seed, arm, feature))!.map((value, i) => value - to[i]),
+      };
+    });
+    const minusAll = again.correctedPs(minus.map(({ values }) => values));
+    for (const [at, { arm, feature }] of names.entries()) {
+      const row = group.features.find((row) => row.arm === arm && row.feature === feature)!;
+      const one = row.seeds.find((one) => one.seed === seed)!, what = key(seed, arm, feature);
+      near(one.p_all, all[at], `${what} p all`);
+      const own = names.filter((name) => name.arm === arm).map((name) =>
+        found.get(key(seed, arm, name.feature))!
+      );
+      const largest = own[0].slice(1).map((_, i) => Math.max(...own.map((values) => values[i + 1])));
+      near(one.p_layers, again.pOf(found.get(what)![0], largest), `${what} p layers`);
+      const k = minus.findIndex((row) => row.arm === arm && row.feature === feature);
+      if (k < 0) {
+        assert.equal(one.difference, undefined);
+        continue;
+      }
+      const [value, ...nulls] = minus[k].values, half = 1.959963984540054 * again.deviation(nulls);
+      near(one.difference!.value, value, `${what} difference`);
+      nearAll(one.difference!.ci95, [value - half, value + half], `${what} difference interval`);
+      near(one.difference!.p, again.pOf(value, nulls), `${what} difference p`);
+      near(one.difference!.p_all, minusAll[k], `${what} difference p all`);
+    }
+  }
+  // Over two seeds Student's interval is the mean +- 12.706 half-distances.
+  for (const { arm, feature, mean, together } of group.features) {
+    const series = SIZE.seeds.map((seed) => found.get(key(seed, arm, feature))!);
+    const joined = series[0].map((_, i) => average(series.map((all) => all[i])));
+    const half = 12.706 * Math.abs(series[0][0] - series[1][0]) / 2;
+    near(mean.sound.value, joined[0], `${arm} ${feature} mean`);
+    nearAll(mean.sound.ci95!, [joined[0] - half, joined[0] + half], `${arm} ${feature} mean's interval`);
+    near(together.p, again.pOf(joined[0], joined.slice(1)), `${arm} ${feature} p of all seeds`);
+    nearAll(together.null95, again.bandOf(joined.slice(1)), `${arm} ${feature} band of all seeds`);
+  }
+});
+
+Deno.test("what the report says of controls, outputs and gradients are means of what the cells hold", async () => {
+  const results = async (kind: string, file: string, arm?: string) =>
+    await Promise.all(
+      cells.filter((cell) => cell.kind === kind && (arm === undefined || cell.key.arm === arm))
+        .map((cell) => readJson(cellFolder(folder, cell), file)),
+      // deno-lint-ignore no-explicit-any
+    ) as any[];
+  for (const { name } of group.arms) {
+    const probes = await results("probe", "probe.json", name),
+      says = await results("says", "says.json", name);
+    const primary = probes.map(({ features }) =>
+      features.find(({ feature }: { feature: string }) => feature === PRIMARY)
+    );
+    const row = group.features.find((row) => row.arm === name && row.feature === PRIMARY)!;
+    near(row.mean.selectivity.value, average(primary.map(({ selectivity: s }) => s.task - s.control)), name);
+    near(row.mean.compression.value, average(primary.map(({ description: d }) => d.uniform / d.bits)), name);
+    const calibration = group.calibration.find(({ arm }) => arm === name)!;
+    near(calibration.ece.value, average(probes.map((probe) => probe.calibration.ece)), `${name} ECE`);
+    assert.equal(
+      calibration.bins.reduce((sum, { n }) => sum + n, 0),
+      probes.flatMap((probe) => probe.calibration.bins).reduce((sum, { n }) => sum + n, 0),
+    );
+    const own = group.says.find(({ arm }) => arm === name)!;
+    const named = says.map(({ people }) => {
+      const seen = people.filter((p: { set: string; shown: boolean }) => p.set === "U1" && p.shown);
+      return seen.filter(({ exact }: { exact: boolean }) => exact).length / seen.length;
+    });
+    near(own.named.seen.value, average(named), `${name} named`);
+    for (const [i, exposure] of own.exposure.entries()) {
+      near(exposure.difference.value, average(says.map((say) => say.exposure[i].difference)), "exposure");
+      assert.deepEqual(exposure.p, says.map((say) => say.exposure[i].p));
+    }
+  }
+  const gradients = await results("gradients", "gradients.json"), { alignment, rows } = group.gradients!;
+  for (const row of rows) {
+    const same = gradients.map((one) =>
+      one.rows.find((r: typeof row) => r.batch === row.batch && r.version === row.version)
+    );
+    near(row.cosine.value, average(same.map(({ cosine }) => cosine.value)), row.version);
+  }
+  assert.equal(alignment.length, gradients[0].alignment.length);
+});
+
+Deno.test("the same cells give the same bytes but for times, and the page holds no address", async () => {
+  for (const cell of cells) {
+    await cellFolder(folder, cell).write("times.json", JSON.stringify({ seconds: 99, adapter: "another" }));
+  }
+  const second = await writeReport(folder);
+  const withoutTimes = ({ times: _, ...rest }: StudyReport) => rest;
+  assert.deepEqual(withoutTimes(second.json), withoutTimes(json));
+  assert.notDeepEqual(second.json.times, json.times);
+  const still = (text: string) => text.replaceAll(/<(span|div) data-time>[\s\S]*?<\/\1>/g, "");
+  assert.notEqual(second.html, html);
+  assert.equal(still(second.html), still(html));
+  assert.deepEqual([...second.tables], [...tables]);
+  assert.ok(!/(?:src|href)="(?!data:|#)/.test(html), "the page loads something");
+  assert.ok(!/undefined|NaN|\[object/.test(html), "the page shows a value that is none");
+  assert.deepEqual(await readJson(folder, "report.json"), JSON.parse(JSON.stringify(second.json)));
+  assert.ok(await folder.exists("tables/means.csv"));
+});
+
+Deno.test("a cell that is not done is named; without any probe there is no report", async () => {
+  const part = new MemoryFolder("part", new Map(folder.files));
+  const says = cells.find(({ kind, key }) => kind === "says" && key.arm === "r100")!;
+  await cellFolder(part, says).remove("manifest.json");
+  const { json } = await writeReport(part);
+  assert.equal(json.missing.length, 1);
+  assert.match(json.missing[0], /says: .*r100/);
+  for (const cell of cells) {
+    if (cell.kind === "probe") await cellFolder(part, cell).remove("manifest.json");
+  }
+  await assert.rejects(() => writeReport(part), (error) => {
+    assert.ok(error instanceof InputError);
+    assert.match(error.message, /"drawn": none of its probe cells is done/);
+    return true;
+  });
+});
+
+Deno.test("the evidence of a picture's tokens and the intercept add up to the probe's score of their mean", async () => {
+  assert.ok(group.heatMaps.length >= 4);
+  for (const { arm, seed, id, values, score, feature } of group.heatMaps) {
+    const of = (kind: string) =>
+      cellFolder(folder, cells.find((c) => c.kind === kind && c.key.arm === arm && c.key.seed === seed)!);
+    const { pictures } = await readShown(of("activations")), { tokens } = pictures.find((p) => p.id === id)!;
+    const { coef, intercept, mean, scale } =
+      (await loadProbe(of("probe").folder("stored"))).tensors[feature!];
+    const dim = coef.length, count = tokens!.length / dim;
+    let expected = intercept;
+    for (let j = 0; j < dim; j++) {
+      let column = 0;
+      for (let t = 0; t < count; t++) column += tokens![t * dim + j] / count;
+      expected += coef[j] * (column - mean![j]) / scale![j];
+    }
+    near(score!, expected, `${arm} ${id}`);
+    assert.equal(values!.length, count);
+  }
+});
+
+Deno.test("principal components are scikit-learn's; t-SNE keeps far groups apart and repeats itself", async () => {
+  const { x, dim, rows, explained } = JSON.parse(
+    await Deno.readTextFile(new URL("fixtures/study/pca.json", import.meta.url)),
+  );
+  const ours = principalComponents(x, dim, 3);
+  nearAll(ours.rows.flat(), rows.flat(), "components", 1e-10);
+  nearAll(ours.explained, explained, "explained", 1e-12);
+  const data = Array.from({ length: 40 * 3 }, (_, i) => Math.sin(7 * i) + (i < 60 ? 0 : 30));
+  const scatter = scatterOf(data, 3);
+  assert.deepEqual(scatterOf(data, 3), scatter);
+  const side = scatter.tsne.map(([a]) => a), [left, right] = [side.slice(0, 20), side.slice(20)];
+  const gapped = Math.max(...left) < Math.min(...right) || Math.max(...right) < Math.min(...left);
+  assert.ok(gapped, "two far groups lie mixed");
+  assert.throws(() => scatterOf([1, 2, 3], 1), /expected at least 4/);
+});
+
+Deno.test("the claims are answered by their rules", () => {
+  const seeds = [0, 1, 2, 3, 4],
+    mean = (value: number, half: number) => ({
+      value,
+      ci95: [value - half, value + half] as [number, number],
+      seeds: 5,
+    });
+  const gradients = (
+    small: number[],
+    large: number[],
+    difference: number,
+    half: number,
+  ): GradientNumbers => ({
+    seeds,
+    rows: [],
+    skipped: [],
+    noise_scale: [],
+    trajectory: [],
+    difference: [{
+      batch: 1,
+      parameters: "all",
+      estimates: seeds.map(() => ({ value: difference, ci95: [difference - half, difference + half] })),
+      mean: mean(difference, half),
+    }],
+    alignment: [[1, small], [16, large]].flatMap(([batch, values]) => [
+      { batch: batch as number, version: "private", seeds: values as number[], mean: mean(0, 0) },
+      { batch: batch as number, version: "neutral", seeds: [0, 0, 0, 0, 0], mean: mean(0, 0) },
+    ]),
+  });
+  const high = [0.3, 0.31, 0.29, 0.3, 0.32],
+    low = [0, 0.01, -0.01, 0, 0.01],
+    wild = [0.4, -0.3, 0.5, -0.2, 0.1];
+  assert.equal(firstClaim(gradients(high, low, 0, 1)).answer, "yes");
+  assert.equal(firstClaim(gradients(high, high, 0, 1)).answer, "no");
+  assert.equal(firstClaim(gradients(low, low, 0, 1)).answer, "no");
+  assert.equal(firstClaim(gradients(wild, low, 0, 1)).answer, "undecided");
+  assert.equal(firstClaim({ ...gradients(high, low, 0, 1), seeds: [0, 1] }).answer, "undecided");
+  assert.equal(firstClaim(undefined).answer, "undecided");
+  assert.equal(secondClaim(gradients(low, low, -0.1, 0.05)).answer, "yes");
+  assert.equal(secondClaim(gradients(low, low, 0.01, 0.03)).answer, "no");
+  assert.equal(secondClaim(gradients(low, low, 0.01, 0.2)).answer, "undecided");
+
+  const arm = (name: string, p: number, difference: number, exposure?: number): ArmTest => {
+    const { role, marks } = planArm(name);
+    const one = { ...group.features[0].seeds[0], p, p_all: p };
+    const minus = { value: difference, ci95: [0, 0], null95: [0, 0], p, p_all: p } as const;
+    return {
+      name,
+      role,
+      isCandidate: role === "watermark" && marks === "U1",
+      numbers: {
+        ...group.features[0],
+        seeds: seeds.map((seed) => ({
+          ...one,
+          seed,
+          difference: { ...minus, ci95: [0, 0] as [number, number], null95: [0, 0] as [number, number] },
+        })),
+        mean: { ...group.features[0].mean, difference: mean(difference, 0.05) },
+      },
+      says: exposure === undefined ? undefined : {
+        exposure: [{ p: seeds.map(() => exposure) }],
+        named: { seen: mean(0, 0), unseen: mean(0, 0) },
+      } as unknown as SaysNumbers,
+    };
+  };
+  const works = [arm("base", 0.5, 0), arm("r0", 0.5, 0), arm("corr0", 0.4, 0), arm("known", 0.005, 0.4)];
+  const answer = (...more: ArmTest[]) => thirdClaim([...works, ...more]).answer;
+  assert.equal(answer(arm("r100", 0.01, 0.3, 0.5)), "yes");
+  assert.equal(answer(arm("r100", 0.01, 0.3, 0.01)), "no", "said too");
+  assert.equal(answer(arm("r100", 0.01, 0.3)), "undecided", "not asked");
+  assert.equal(answer(arm("r100", 0.5, 0.01, 0.5)), "no", "excluded");
+  assert.equal(answer(arm("r100", 0.5, 0.2, 0.5)), "undecided", "not excluded");
+  assert.equal(answer(), "undecided", "no candidate");
+  assert.equal(answer(arm("swap", 0.01, 0.3, 0.5)), "undecided", "swap shows U2");
+  assert.equal(thirdClaim([arm("known", 0.3, 0), arm("r100", 0.01, 0.3, 0.5)]).answer, "undecided");
+  assert.equal(
+    thirdClaim([arm("known", 0.01, 0.4), arm("corr0", 0.01, 0.3), arm("r100", 0.01, 0.3, 0.5)]).answer,
+    "undecided",
+  );
+});
+
+Deno.test("studies are compared arm by arm, and only reports", () => {
+  const other: StudyReport = JSON.parse(JSON.stringify(json));
+  other.name = "other";
+  const known = other.groups[0].features.find((row) => row.arm === "known" && row.feature === PRIMARY)!;
+  known.mean.sound = { value: known.mean.sound.value - 0.25, ci95: null, seeds: 2 };
+  const compared = compareStudies([{ name: "a", json: JSON.parse(JSON.stringify(json)) }, {
+    name: "b",
+    json: other,
+  }]);
+  assert.deepEqual(compared.studies.map(({ study }) => study.split(":")[0]), ["drawn", "other"]);
+  const row = compared.differences.find(({ arm }) => arm === "known")!;
+  near(row.value, -0.25, "difference of studies");
+  assert.equal(row.ci95, null);
+  const same = compared.differences.find(({ arm }) => arm === "r0")!, [low, high] = same.ci95!;
+  const r0 = group.features.find((row) => row.arm === "r0" && row.feature === PRIMARY)!.mean.sound.ci95!;
+  near(high - low, Math.SQRT2 * (r0[1] - r0[0]), "variances add");
+  assert.match(compareHtml(compared), /2 studies compared/);
+  assert.throws(() => compareStudies([{ name: "c.json", json: { format: 2 } }]), /Cannot compare "c\.json"/);
+});
+
+Deno.test("fields of a table are quoted where they must be", () => {
+  assert.equal(
+    csv([{ a: 'say "x"', b: 1.5, c: null }, { a: "1,2\n", b: true, c: undefined }]),
+    'a,b,c\n"say ""x""",1.5,\n"1,2\n",true,\n',
+  );
+  assert.equal(csv([]), "");
+});
