@@ -60,6 +60,8 @@ export async function makeStudy(folder: Folder, size: StudySize): Promise<StudyC
       draws,
       faithful: { split: "scene", partitions: 3 },
       controlTasks: 2,
+      // Other code fits to the end, too.
+      tolerance: 1e-10,
     },
   });
   const identities = {
@@ -81,7 +83,7 @@ async function makeCell(
   const at = cellFolder(folder, cell), { seed, arm = "gradients", prompt } = cell.key;
   const finish = (name: string, result: unknown) =>
     finishCell(at, name, result, { seconds: 1.5, cell: cell.settings, seed, adapter: "an adapter" });
-  if (cell.kind === "tune") return await finish("tune.json", tuneOf(config, arm, seed));
+  if (cell.kind === "tune") return await finish("tune.json", tuneOf(arm, seed));
   if (cell.kind === "says") return await finish("says.json", saysOf(config, arm, seed));
   if (cell.kind === "gradients") return await finish("gradients.json", gradientsOf(seed));
   const set = activationsOf(config, arm, seed);
@@ -147,7 +149,7 @@ function pixelsOf(samples: readonly SampleRow[], seed: number): FeatureData {
   return { dim: 3, data: Float32Array.from({ length: 3 * samples.length }, () => random.normal()) };
 }
 
-function tuneOf(config: StudyConfig, arm: string, seed: number): Omit<TuneResult, "seconds"> {
+function tuneOf(arm: string, seed: number): Omit<TuneResult, "seconds"> {
   const random = new Random(seed, `tune/${arm}`), { role, rate } = planArm(arm), isBase = arm === "base";
   const vqa = (exact: number) => ({
     ...{ samples: 8, answers: 16, loss: 2 - exact, exact, vqa_soft: exact, yes_no: exact, majority: 0.4 },

@@ -34,6 +34,8 @@ export interface FitOptions {
   /** Partitions of the people, and permutations of who counts as seen, of the sound way. */
   partitions: number;
   draws: number;
+  /** Where each fit of the sound way stops, see `SoundOptions`. */
+  tolerance?: number;
   /** Store what turns a picture's score into a calibrated probability. */
   calibrate?: boolean;
   seed: number;
@@ -67,6 +69,7 @@ export async function fitProbe(set: ActivationSet, options: FitOptions): Promise
     const person = await sound(x, design, {
       ...shared,
       cGrid: options.cGrid,
+      tolerance: options.tolerance,
       partitions,
       draws,
       seed,

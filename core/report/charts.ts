@@ -47,7 +47,8 @@ const CONFIG = {
 
 /** The SVG of a Vega-Lite specification, with `<title>` and `<desc>` inside. */
 export async function drawChart(spec: Record<string, unknown>, text: ChartText): Promise<Markup> {
-  const vegaSpec = compile({ ...spec, config: CONFIG } as unknown as TopLevelSpec).spec;
+  // Vega writes its marks into the data that it is given.
+  const vegaSpec = compile({ ...structuredClone(spec), config: CONFIG } as unknown as TopLevelSpec).spec;
   const view = new View(parse(vegaSpec), { renderer: "none" });
   const svg = await view.toSVG();
   view.finalize();

@@ -73,7 +73,16 @@ export async function probeCell(
     );
   }
   const { c, centerScenes, standardize, partitions, draws } = probe;
-  const shared = { c, standardize, partitions, draws, seed, cGrid: probe.cGrid, signal };
+  const shared = {
+    c,
+    standardize,
+    partitions,
+    draws,
+    seed,
+    cGrid: probe.cGrid,
+    tolerance: probe.tolerance,
+    signal,
+  };
   // A feature takes three parts: both sound runs, and its controls as one; the pixels' run, calibration and power come last.
   const total = 3 * names.length + 2;
   const step = (done: number, what: string) => onProgress?.(done, total, what);
