@@ -12,6 +12,7 @@ export const STUDY_STYLE = `
 .claim.yes .answer { color: var(--yes); } .claim.no .answer { color: var(--no); } .claim.undecided .answer { color: var(--quiet); }
 section > h3 { margin-top: 2.2rem; font-size: 1.12rem; }
 .ci { white-space: nowrap; }
+.scroll td { min-width: 4.2rem; }
 svg.heat { width: 100%; border-radius: 3px; }
 details .panels { margin-top: .8rem; }
 @media print { .claim { break-inside: avoid; } .panels { grid-template-columns: repeat(3, 1fr); } }
