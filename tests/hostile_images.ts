@@ -328,23 +328,29 @@ function repaired(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** `count` hostile files: all those made by hand, among them mutants of the fixtures, in a random order. */
-export async function hostileImages(seed: number, count: number): Promise<HostileImage[]> {
+export interface HostileOptions {
+  /** What a bomb inflates to; 400 unless told. */
+  megabytes?: number;
+  /** With good pictures that cost the most that is allowed; they take seconds to make. */
+  heavy?: boolean;
+}
+
+/** `count` hostile files in a random order: about a hundred made by hand, the others mutants of the fixtures. */
+export async function hostileImages(
+  seed: number,
+  count: number,
+  { megabytes = 400, heavy: withHeavy = true }: HostileOptions = {},
+): Promise<HostileImage[]> {
   const files: Files = new Map();
   const names = Array.from(Deno.readDirSync(IMAGES), ({ name }) => name);
   for (const name of names.filter((name) => /\.(png|jpg|webp)$/.test(name)).sort()) {
     files.set(name, await Deno.readFile(new URL(name, IMAGES)));
   }
-  const [bomb, small] = [await zeros(400), await zeros(1)], random = new Random(seed, "hostile");
-  const made = [
-    ...pngs(files, bomb, small),
-    ...jpegs(files),
-    ...webps(files),
-    ...strangers(files),
-    ...await heavy(),
-  ];
+  const [bomb, small] = [await zeros(megabytes), await zeros(1)], random = new Random(seed, "hostile");
+  const made = [...pngs(files, bomb, small), ...jpegs(files), ...webps(files), ...strangers(files)];
+  if (withHeavy) made.push(...await heavy());
   while (made.length < count) made.push(mutant(files, random));
-  return random.shuffle(made.slice(0, count)).map(([name, bytes]) => ({
+  return random.shuffle(made).map(([name, bytes]) => ({
     name,
     type: random.pick(TYPES),
     bytes: bytes.slice() as Uint8Array<ArrayBuffer>,

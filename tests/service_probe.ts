@@ -13,6 +13,7 @@ import type { LogEntry } from "../functions/log.ts";
 import { type ProblemDocument, problemSchema } from "../functions/schemas.ts";
 import { type Listening, serveApp } from "../functions/serve.ts";
 import { folderStore } from "../functions/store/folder_store.ts";
+import type { ProbeStore } from "../functions/store/types.ts";
 
 /** Saves it below `root` as `id`, as fitted on a model of that name. Returns what was stored about it. */
 export async function saveTestProbe(
@@ -68,6 +69,15 @@ export const png: Uint8Array<ArrayBuffer> = await encodeImage(picture, "png");
 
 export const root: MemoryFolder = new MemoryFolder("store");
 export const probe: Facts = await saveTestProbe(root, "tiny-test", FEATURES);
+
+/** A store in which the test probe goes by another id too, as an upstream must know it. */
+export function renamed(id: string): ProbeStore {
+  const store = folderStore(root);
+  return {
+    ...store,
+    get: async (asked) => asked === id ? { ...(await store.get("tiny-test"))!, id } : await store.get(asked),
+  };
+}
 
 /** Runs `test` against a service with these deps, then stops it. */
 export async function withService(
