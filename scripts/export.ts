@@ -15,7 +15,7 @@ import {
   INLINE_LIMIT,
   weightBytes,
 } from "../core/onnx/model.ts";
-import { type OnnxSpec, onnxSpecSchema, PROCESSOR_FILE, type Variant } from "../core/onnx/spec.ts";
+import { F32_REL, type OnnxSpec, onnxSpecSchema, PROCESSOR_FILE, type Variant } from "../core/onnx/spec.ts";
 import { BUNDLE_FACTS, BUNDLE_TENSORS, bundleSchema, type EncoderSpec } from "../core/probe/bundle.ts";
 import { loadProbe, type StoredProbe } from "../core/probe/stored.ts";
 import { promptSchema } from "../core/text/codec.ts";
@@ -125,6 +125,11 @@ async function writeEncoder(
       const { effect, leftOut } = await measureEffect(model, probe, measured);
       await model.release();
       variant.effect = effect;
+      if (variant.dtype === "f32" && !(effect.activations_rel <= F32_REL)) {
+        throw new Error(
+          `Cannot export "${config.model}": activations of the encoder with f32 weights differ from the model's by ${effect.activations_rel}, expected at most ${F32_REL}`,
+        );
+      }
       if (leftOut) {
         console.error(`${variant.dtype}: ${leftOut} of ${measured.length} pictures are of another shape`);
       }

@@ -13,6 +13,7 @@ import { blocksOf } from "../core/onnx/attention.ts";
 import { type Graph, quantize, type WeightDtype } from "../core/onnx/graph.ts";
 import { encodeModel, encodeModelBeside, externalChunks, weightBytes } from "../core/onnx/model.ts";
 import { Random } from "../core/random.ts";
+import { sizeOf } from "../core/shape.ts";
 import { causalRanges, EMPTY, fullRanges } from "../core/ranges.ts";
 import { changeOfPeft } from "../gpu/merge.ts";
 import { mergedValues } from "../gpu/merged_values.ts";
@@ -114,6 +115,43 @@ for (const family of ["llava", "qwen2_vl", "qwen2_5_vl", "qwen_vl", "smolvlm", "
     }
   });
 }
+
+Deno.test("onnx: a weight that was trained whole beside an adapter keeps both", async () => {
+  const folder = new DiskFolder(`${FIXTURES}/models/llava`), json = await readJson(folder, "config.json");
+  const model = createModel(json), weights = await openWeights(folder);
+  const change = await changeOfPeft(json, folder.folder("adapter"));
+  try {
+    const [name] = change.adapters.keys(), { shape } = model.registry.params.get(name)!;
+    const random = new Random(11),
+      trained = Float32Array.from({ length: sizeOf(shape) }, () => random.normal());
+    const { source } = change, isTrained = (key: string) => key === "trained";
+    change.whole.set(name, "trained");
+    change.source = {
+      ...source,
+      f32Range: (key, from, to) =>
+        isTrained(key) ? Promise.resolve(trained.slice(from, to)) : source.f32Range(key, from, to),
+    };
+    const { a, b, scaling } = change.adapters.get(name)!, [N, K] = shape;
+    const [up, down] = [await source.f32(b), await source.f32(a)], R = down.length / K;
+    const expected = Float32Array.from(trained, (value, i) => {
+      let sum = 0;
+      for (let r = 0; r < R; r++) sum += up[Math.floor(i / K) * R + r] * down[r * K + i % K];
+      return value + scaling * sum;
+    });
+    const values = mergedValues(model, weights, change);
+    allclose(name, await values.range(name, 0, N * K), expected, 1e-7);
+    allclose(
+      "a stretch inside",
+      await values.range(name, K + 3, 3 * K - 1),
+      expected.slice(K + 3, 3 * K - 1),
+      1e-7,
+    );
+    assert(relativeError(trained, expected) > 1e-3, "the adapter is too small to be missed");
+  } finally {
+    weights.close();
+    change.source.close();
+  }
+});
 
 Deno.test("onnx: f16 and int8 weights lose what they should and no more, and take a half and a quarter", async () => {
   const model = await openCase("llava");

@@ -8,6 +8,9 @@ import { WEIGHT_DTYPES } from "./graph.ts";
 export const PROCESSOR_FILE = "preprocessor_config.json";
 const count = z.number().int().nonnegative();
 
+/** Most that activations of an encoder with f32 weights may differ: beyond it the graph computes something else. */
+export const F32_REL = 1e-3;
+
 /** Scores of the ONNX encoder beside those of Afterimage's own forward pass, both under the bundle's probe. */
 export const effectSchema = z.object({
   pictures: count,
