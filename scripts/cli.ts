@@ -53,7 +53,8 @@ export async function runTask<S extends z.ZodObject>(
 }
 
 function exitCodeOf(thrown: unknown): number {
-  const code = (thrown as { code?: string })?.code;
+  const { code: given } = (thrown ?? {}) as { code?: unknown };
+  const code = typeof given === "string" ? given : undefined; // a DOMException's is a number
   if (code === "commander.helpDisplayed" || code === "commander.version" || code === "commander.help") {
     return 0;
   }

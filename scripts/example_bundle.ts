@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { ARMS, demoPeople, PROBE_PROMPT, probeSamples } from "../core/demo/arms.ts";
+import { Interrupted } from "../core/errors.ts";
 import { encodeImage } from "../core/image/codecs.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
 import type { SampleRow } from "../core/probe/activations.ts";
@@ -75,8 +76,10 @@ await runTask({
       seed,
       signal,
       onProgress: (done, total) => fitting.update(Math.floor(100 * done / total)),
-    });
-    fitting.stop();
+    }).catch((thrown) => {
+      if (signal.aborted) throw new Interrupted("Interrupted: the same command goes on from the tuned model");
+      throw thrown;
+    }).finally(() => fitting.stop());
     await storeProbe(folder.folder("probe"), ID, fitted, model, PROBE_PROMPT);
 
     const others = probeSamples(seed + 1, MEASURED, people, watermarker),

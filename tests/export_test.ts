@@ -22,7 +22,7 @@ import { DiskFolder } from "../scripts/folder.ts";
 import { modelFolder } from "../scripts/model.ts";
 
 const FEATURES = ["embed@image-mean", "layers.0.resid_post@image-mean", "layers.2.resid_post@last"];
-const DIM = 64;
+const DIM = 64, EXAMPLE = new URL("../models/example_bundle", import.meta.url).pathname;
 
 function noise(seed: number, width: number, height: number): Picture {
   const random = new Random(seed), picture = blankPicture(width, height);
@@ -134,6 +134,17 @@ Deno.test("export: a bundle of the built-in model scores pictures as the engine 
       /has no encoder in its bundle/,
     );
   }));
+
+Deno.test("export: the committed example bundle is whole, calibrated, and scores as the model that it was made from", async () => {
+  const { probe, encoder } = await loadBundle(new DiskFolder(EXAMPLE), { verifyEncoder: true });
+  const { variants: [{ dtype, bytes, effect }] } = onnxSpecSchema.parse(encoder);
+  assert.deepEqual([dtype, effect!.flips], ["f32", { fpr01: 0, fpr001: 0 }]);
+  assert(effect!.pictures >= 64 && effect!.activations_rel < 1e-5 && effect!.log_odds.max < 1e-3);
+  assert(bytes < 2_000_000, `${bytes} bytes`);
+  for (const { feature, calibration, support, threshold, metrics: { sound } } of probe.layers) {
+    assert(calibration && support && threshold?.fpr01 && threshold.fpr001 && sound?.interval95, feature);
+  }
+});
 
 Deno.test("export: an upstream bundle holds the probe alone; another model or training is refused", () =>
   inTemporary(async (path) => {
