@@ -77,7 +77,13 @@ export async function fitProbe(set: ActivationSet, options: FitOptions): Promise
       onProgress: (done, total) => options.onProgress?.(at * total + done, features.length * total, feature),
     });
     // The same people are left out together at every feature, so that layers can be compared.
-    const single = fitSingle(x, design, { c, standardize }, new Random(seed, "single"), signal);
+    const single = fitSingle(
+      x,
+      design,
+      { c, standardize, band: options.calibrate },
+      new Random(seed, "single"),
+      signal,
+    );
     tensors[feature] = single.tensors;
     permuted[feature] = person;
     layers.push({
@@ -102,6 +108,7 @@ export async function fitProbe(set: ActivationSet, options: FitOptions): Promise
       },
       threshold: single.threshold,
       ...(options.calibrate && { calibration: single.calibration }),
+      ...(options.calibrate && single.unseen && { unseen: single.unseen }),
       ...(options.calibrate && single.support && { support: single.support }),
     });
   }

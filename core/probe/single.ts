@@ -4,6 +4,7 @@
  */
 import { InputError } from "../errors.ts";
 import type { Random } from "../random.ts";
+import { calibrationBand } from "./calibration_band.ts";
 import { calibrate, type Calibration, calibrationMethod } from "./calibration.ts";
 import { type Design, type FeatureMatrix, groupPeople, type HeldOut, type PreparedRows } from "./design.ts";
 import { type LogisticSolver, logisticSolver } from "./logistic.ts";
@@ -15,6 +16,8 @@ export interface SingleOptions {
   c?: number;
   /** Divide each dimension by its standard deviation over all rows, after taking its mean away. */
   standardize?: boolean;
+  /** Give the calibration its band, which takes a while. */
+  band?: boolean;
 }
 
 export interface SingleProbe {
@@ -24,6 +27,8 @@ export interface SingleProbe {
   threshold: { fpr01: number | null; fpr001: number | null };
   /** From the held-out scores to probabilities. */
   calibration: Calibration;
+  /** Held-out scores of unseen people's pictures. */
+  unseen?: { mean: number; deviation: number };
   support?: Support;
 }
 
@@ -48,13 +53,26 @@ export function fitSingle(
   const unseen = scores.filter((_, at) => truth[at] === 0);
   const { coef, intercept } = solver.fit(Int32Array.from({ length: n }, (_, i) => i), labels);
   const people = new Set(design.person).size;
+  const calibration = calibrate(calibrationMethod(people), truth, scores, people);
+  if (options.band) {
+    const person = tested.map((i) => design.person[i]);
+    calibration.band = calibrationBand(calibration, truth, scores, { person, random: random.split("band") });
+  }
   return {
     tensors: { coef: coef.slice(), intercept, ...(mean && { mean }), ...(scale && { scale }) },
     heldOut,
     threshold: { fpr01: thresholdAt(unseen, 0.01), fpr001: thresholdAt(unseen, 0.001) },
-    calibration: calibrate(calibrationMethod(people), truth, scores, people),
+    calibration,
+    unseen: spreadOf(unseen),
     ...(mean && { support: { distance: distances(rows).reduce((most, value) => Math.max(most, value)) } }),
   };
+}
+
+/** Mean and standard deviation of a sample; undefined where all are alike. */
+function spreadOf(values: readonly number[]): SingleProbe["unseen"] {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const square = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, values.length - 1);
+  return square > 0 ? { mean, deviation: Math.sqrt(square) } : undefined;
 }
 
 /** The rows less `mean`, divided by `scale`. */
