@@ -12,7 +12,7 @@ import type { FalseAlarms } from "../core/probe/decide.ts";
 import { readActivations, SAFETENSORS_TYPE, writeActivations } from "./activations.ts";
 import { authenticate, type KeySource, type Scope } from "./auth.ts";
 import { answerBatch, NDJSON } from "./batch.ts";
-import { readBounded, readImageBody } from "./body.ts";
+import { drain, readBounded, readImageBody } from "./body.ts";
 import { bundleFiles, readAlias } from "./bundle_body.ts";
 import { docsPage, docsStyle } from "./docs_page.ts";
 import type { Encoder } from "./encoder.ts";
@@ -220,7 +220,8 @@ export function createApp(deps: Deps): Hono<AppEnv> {
   app.onError((thrown, c) => answer(c as Ctx, thrown));
   return app;
 
-  function answer(c: Ctx, thrown: unknown): Response {
+  async function answer(c: Ctx, thrown: unknown): Promise<Response> {
+    await drain(c.req.raw);
     const { document, headers } = describeProblem(thrown, c.get("requestId"));
     c.set("problem", document.type);
     if (document.status >= 500) {

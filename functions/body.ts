@@ -99,6 +99,18 @@ export async function readBounded(
   return out;
 }
 
+const DRAIN = { bytes: 65_536, ms: 1000 };
+
+/**
+ * Reads what a refused request still sends, if that is little: some hosts close a connection with unread bytes on it,
+ * and the client's next request would meet the closed one.
+ */
+export async function drain(request: Request): Promise<void> {
+  if (!request.body || request.bodyUsed) return;
+  const length = Number(request.headers.get("content-length") ?? DRAIN.bytes);
+  if (length <= DRAIN.bytes) await readBounded(request, DRAIN.bytes, DRAIN.ms).catch(() => {});
+}
+
 async function imageField(
   body: Uint8Array<ArrayBuffer>,
   contentType: string,

@@ -88,6 +88,7 @@ function ask(
   return fetch(url + path, {
     method,
     body,
+    signal: AbortSignal.timeout(20_000),
     headers: { ...(key && bearer(keys[key])), ...(type && { "content-type": type }), ...headers },
   });
 }

@@ -16,20 +16,27 @@ Deno.test("the contract on workerd", async (t) => {
       stdin: "piped",
       stdout: "piped",
     }).spawn();
-    const lines = host.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    const started = Promise.withResolvers<string>();
+    let printed = "";
+    // Read to the end: a host whose output nobody takes stands still.
+    const reading = (async () => {
+      for await (const text of host.stdout.pipeThrough(new TextDecoderStream())) {
+        printed += text;
+        const url = /^http\S+(?=\n)/m.exec(printed)?.[0];
+        if (url) started.resolve(url);
+      }
+      started.reject(new Error("the host ended before it said where it listens"));
+    })();
     try {
-      let printed = "", more;
-      do {
-        more = await lines.read();
-        printed += more.value ?? "";
-      } while (!more.done && !/^http\S+\n/m.test(printed));
-      const url = /^http\S+(?=\n)/m.exec(printed)?.[0];
-      assert(url, "the host did not start");
+      const url = await started.promise;
       for (const [name, run] of CONTRACT) await t.step(name, () => run({ url, keys }));
     } finally {
       await host.stdin.close();
-      await lines.cancel();
       await host.status;
+      await reading;
     }
+    const log = printed.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+    assert(log.length > 100, `${log.length} lines`);
+    for (const key of Object.values(keys)) assert(!printed.includes(key.slice(-43)), "a key is in the log");
   });
 });
