@@ -80,6 +80,7 @@ export function traceModel({ model, values, sample, requests, dtype }: ExportInp
   const taps = new Taps(requests, batch);
   runModel(new Forward(new Tape(gpu, false), taps), model, batch, false);
   taps.check();
+  graph.prune();
   return graph;
 }
 

@@ -62,8 +62,8 @@ async function openCase(family: string) {
   const values = mergedValues(model, weights, change), layers = model.decoder.config.layers;
   return {
     sample,
-    graph: (dtype: WeightDtype) =>
-      traceModel({ model: createModel(json), values, sample, requests: REQUESTS, dtype }),
+    graph: (dtype: WeightDtype, requests = REQUESTS) =>
+      traceModel({ model: createModel(json), values, sample, requests, dtype }),
     /** Of a feature "site@last", (C); undefined for what transformers does not return. */
     async expected(feature: string): Promise<Float32Array | undefined> {
       const [site, reduction] = feature.split("@"), layer = Number(site.split(".")[1]);
@@ -184,6 +184,24 @@ Deno.test("onnx: constants in a file beside the graph give the same bits", async
       await run(file, model.sample, { path, data }),
       await run(await encodeModel(graph), model.sample),
     );
+  } finally {
+    model.close();
+  }
+});
+
+Deno.test("onnx: layers behind the last feature are left out, and change nothing before them", async () => {
+  const model = await openCase("llava");
+  try {
+    const whole = model.graph("f32"), site = "layers.0.resid_post";
+    const part = model.graph("f32", [{ site, reduction: "last" }]);
+    const named = ({ initializers }: Graph, text: string) =>
+      initializers.some(({ name }) => name.includes(text));
+    assert(named(whole, "layers.1.mlp") && named(part, "layers.0.mlp"));
+    assert(!named(part, "language_model.layers.1.") && !named(part, "language_model.norm"));
+    const found = await run(await encodeModel(part), model.sample);
+    assert.deepEqual(found, {
+      [`${site}@last`]: (await run(await encodeModel(whole), model.sample))[`${site}@last`],
+    });
   } finally {
     model.close();
   }

@@ -134,6 +134,20 @@ export class Graph {
     });
   }
 
+  /** Takes out what no output needs: layers behind the last one that is asked for, and their weights. */
+  prune(): void {
+    const needed = new Set(this.outputs.map(({ name }) => name));
+    for (const { inputs, outputs } of this.nodes.toReversed()) {
+      if (outputs.some((name) => needed.has(name))) { for (const name of inputs) needed.add(name); }
+    }
+    this.#keep(this.nodes, ({ outputs }) => outputs.some((name) => needed.has(name)));
+    this.#keep(this.initializers, ({ name }) => needed.has(name));
+  }
+
+  #keep<T>(list: T[], wanted: (item: T) => boolean): void {
+    list.splice(0, list.length, ...list.filter(wanted));
+  }
+
   /** A value that is made at most once, by its key. */
   #once(key: string, make: (name: string) => string): string {
     const known = this.#constants.get(key);
