@@ -50,7 +50,9 @@ export function createScorer(encoder: Encoder, limits: ImageLimits, metrics: Met
   async function encode(probe: ServedProbe, { bytes, place, signal: client }: Work): Promise<Encoded> {
     const bounds = { maxPixels: limits.pixels, maxScans: limits.scans, name: "image" };
     guardImage(bytes, bounds); // before the turn: hostile files wait for nothing
-    const timeout = AbortSignal.timeout(limits.encodeMs), signal = AbortSignal.any([client, timeout]);
+    // A timer of our own: AbortSignal.timeout would keep the image in memory until its time is over.
+    const late = new AbortController(), timer = setTimeout(() => late.abort(), limits.encodeMs);
+    const signal = AbortSignal.any([client, late.signal]);
     try {
       // Decoded in its turn, so that pictures that wait are held as files.
       return await place.run(async () => {
@@ -63,11 +65,13 @@ export function createScorer(encoder: Encoder, limits: ImageLimits, metrics: Met
         return { image, activations, decode: decoded - start, encode };
       }, signal);
     } catch (thrown) {
-      if (timeout.aborted) {
+      if (late.signal.aborted) {
         throw new Problem("encoder-timeout", `The encoder gave no answer within ${limits.encodeMs / 1000} s`);
       }
       if (client.aborted) throw new Problem("request-cancelled", "The client went away");
       throw thrown;
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -81,6 +85,7 @@ export function createScorer(encoder: Encoder, limits: ImageLimits, metrics: Met
   return {
     encode,
     async score(probe, fpr, work) {
+      const hashing = sha256(work.bytes); // beside the encoder
       const { image, activations, decode, encode: encoding } = await encode(probe, work);
       const start = performance.now(), judged = judge(probe, fpr, activations);
       const { width, height, format } = image;
@@ -88,7 +93,7 @@ export function createScorer(encoder: Encoder, limits: ImageLimits, metrics: Met
         probe: probe.id,
         bundle: probe.bundle,
         fpr,
-        image: { sha256: await sha256(work.bytes), width, height, format },
+        image: { sha256: await hashing, width, height, format },
         ...judged,
         model: probe.model,
         timings_ms: {

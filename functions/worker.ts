@@ -62,7 +62,7 @@ async function start(
   // A Worker's fetch must be called as a plain function.
   const send: typeof fetch = (input, init) => fetch(input, init);
   return createApp({
-    store: folderStore(bucketFolder(env.PROBES)),
+    store: folderStore(bucketFolder(env.PROBES), { freshMs: 2000 }),
     encoder: chooseEncoder({
       onnx: onnxEncoder({ wasm: onnxRuntime, kept: 1 }),
       other: upstream ? upstreamEncoder(upstream, { send, key }) : undefined,

@@ -32,7 +32,9 @@ if (import.meta.main) {
     summary: "Measure the kernels on this adapter, and a peer beside them in the same run",
     schema: z.object({
       adapter: z.string().optional().describe("WebGPU adapter by name or index (default: the first)"),
-      only: z.string().optional().describe("measure only cases whose name contains this"),
+      only: z.string().optional().describe(
+        'measure only cases whose name contains this; "service" measures the HTTP service instead',
+      ),
       turns: z.number().int().positive().default(5).describe("turns a case, of which the best counts"),
       peer: z.boolean().default(true).describe("leave the peer out"),
       json: z.boolean().default(false).describe("print one JSON object"),
@@ -41,8 +43,14 @@ if (import.meta.main) {
       "deno task bench",
       "deno task bench --only matmul --turns 9",
       "deno task bench --no-peer --json",
+      "deno task bench --only service",
     ],
     async run({ adapter, only, turns, peer, json }) {
+      if (only === "service") {
+        const { benchService, serviceText } = await import("./bench_service.ts");
+        const result = await benchService();
+        return console.log(json ? JSON.stringify(result) : serviceText(result));
+      }
       const gpu = await openGpu(adapter);
       using _scope = gpu.pool.scope();
       const cases = benchCases(gpu);

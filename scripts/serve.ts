@@ -109,7 +109,7 @@ await runTask({
         `Cannot listen on "${host}" without API keys: name a file with --keys, or say --open if everybody may ask`,
       );
     }
-    const store = folderStore(new DiskFolder(settings.store)), probes = await store.list();
+    const store = folderStore(new DiskFolder(settings.store), { freshMs: 1000 }), probes = await store.list();
     if (probes.length === 0 && keys === undefined) {
       throw new InputError(`Cannot serve "${settings.store}": it holds no stored probe`);
     }

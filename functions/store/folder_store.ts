@@ -15,11 +15,17 @@ const VERSIONS = "_versions", IDS = "_ids"; // no id starts with an underscore
 const pointerSchema = z.object({ bundle: z.string().regex(/^[0-9a-f]{64}$/) });
 const MOST_FILES = 64, KEPT = 256;
 
+export interface StoreOptions {
+  /** How long an answer for an id may be given again without a look at the folder; what is put here shows at once. */
+  freshMs?: number;
+}
+
 /**
  * The store in `root`: what was put there, and plain folders of probes and bundles directly below it, named by id.
  * A root that is itself such a folder is a store of that one.
  */
-export function folderStore(root: Folder): ProbeStore {
+export function folderStore(root: Folder, { freshMs = 0 }: StoreOptions = {}): ProbeStore {
+  const fresh = new Map<string, { at: number; probe: ServedProbe }>();
   /** Loaded versions by manifest hash, the latest used last. */
   const kept = new Map<string, Promise<ServedProbe>>();
 
@@ -42,6 +48,15 @@ export function folderStore(root: Folder): ProbeStore {
   }
 
   async function get(id: string): Promise<ServedProbe | undefined> {
+    const known = fresh.get(id);
+    if (known && performance.now() - known.at < freshMs) return known.probe;
+    const at = performance.now(), probe = await find(id);
+    if (probe && freshMs > 0) fresh.set(id, { at, probe });
+    else fresh.delete(id);
+    return probe;
+  }
+
+  async function find(id: string): Promise<ServedProbe | undefined> {
     if (!probeIdSchema.safeParse(id).success) return undefined;
     const bundle = await pointed(id);
     if (bundle !== undefined) return { ...await load(root.folder(VERSIONS).folder(bundle), bundle), id };
@@ -55,6 +70,7 @@ export function folderStore(root: Folder): ProbeStore {
   async function point(id: string, bundle: string): Promise<Moved> {
     const previous = await pointed(id) ?? null;
     await root.write(pointerName(id), JSON.stringify({ bundle }) + "\n");
+    fresh.delete(id);
     return { bundle, previous };
   }
 
@@ -85,6 +101,7 @@ export function folderStore(root: Folder): ProbeStore {
     async remove(id) {
       if (await pointed(id) === undefined) return false;
       await root.remove(pointerName(id));
+      fresh.delete(id);
       return true;
     },
   };

@@ -1,0 +1,169 @@
+/**
+ * `deno task bench --only service`: one image's way through the service beside its bare cost, and many requests at once.
+ * It refuses to report a run in which a request failed.
+ */
+import { InferenceSession, Tensor } from "onnxruntime-web/wasm";
+import { decodeImage, encodeImage } from "../core/image/codecs.ts";
+import { blankPicture } from "../core/image/picture.ts";
+import { createProcessor } from "../core/image/processors.ts";
+import { loadBundle } from "../core/probe/bundle.ts";
+import type { OnnxSpec } from "../core/onnx/spec.ts";
+import { Random } from "../core/random.ts";
+import { DiskFolder } from "./folder.ts";
+
+const BUNDLE = new URL("../models/example_bundle", import.meta.url).pathname;
+const SIDE = 64, BLOCKS = 12, BLOCK = 50, WARM = 4000, MANY = 5000, CONNECTIONS = 32;
+
+export interface ServiceBench {
+  /** Milliseconds: the half of all requests that is faster. */
+  scoreP50: number;
+  bareP50: number;
+  ratio: number;
+  /** Of a request that does nothing: what HTTP itself costs here. */
+  emptyP50: number;
+  requests: number;
+  connections: number;
+  perSecond: number;
+  /** Requests by status. */
+  statuses: Record<string, number>;
+  /** MB of the service: after the warm-up, at the most, and after the last request. */
+  rss: { warm: number; most: number; after: number };
+}
+
+/** A picture with some detail, so that decoding costs what it does. */
+async function samplePicture(): Promise<Uint8Array<ArrayBuffer>> {
+  const picture = blankPicture(SIDE, SIDE), random = new Random(0, "bench picture");
+  for (let i = 0; i < picture.data.length; i++) picture.data[i] = Math.floor(random.float() * 256);
+  return await encodeImage(picture, "jpeg");
+}
+
+/** Decoding, pixel values and the model alone, in this process: what nobody can do without. */
+async function bareRun(image: Uint8Array<ArrayBuffer>): Promise<() => Promise<void>> {
+  const folder = new DiskFolder(BUNDLE),
+    { encoder, probe } = await loadBundle(folder),
+    spec = encoder as OnnxSpec;
+  const json = JSON.parse(new TextDecoder().decode(await folder.read(spec.input.processor)));
+  const processor = createProcessor(json, spec.input.processor);
+  const session = await InferenceSession.create(await folder.read(spec.file));
+  const features = probe.layers.map(({ feature }) => feature);
+  return async () => {
+    const { pixelValues, shape } = processor.process(await decodeImage(image));
+    await session.run({ [spec.input.name]: new Tensor("float32", pixelValues, shape) }, features);
+  };
+}
+
+const median = (values: number[]): number => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
+
+async function timed(run: () => Promise<void>): Promise<number> {
+  const start = performance.now();
+  await run();
+  return performance.now() - start;
+}
+
+/** A service of its own process on a free port, with its address. */
+async function startService(): Promise<{ url: string; stop(): Promise<void> }> {
+  const script = new URL("serve.ts", import.meta.url).pathname;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", script, "--port", "0", "--store", BUNDLE],
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const started = Promise.withResolvers<string>();
+  let said = "";
+  const reading = (async () => {
+    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+      const url = /at (http\S+\d)[,\s]/.exec(said += text)?.[1];
+      if (url) started.resolve(url);
+    }
+    started.reject(new Error(`the service did not start: ${said}`));
+  })();
+  return {
+    url: await started.promise,
+    async stop() {
+      child.kill("SIGTERM");
+      await child.status;
+      await reading;
+    },
+  };
+}
+
+async function residentMb(url: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  return Number(/^process_resident_memory_bytes (\d+)/m.exec(text)![1]) / 1e6;
+}
+
+/** Measures both; takes about a minute. @throws Error when a single request is not answered with 200 */
+export async function benchService(): Promise<ServiceBench> {
+  const image = await samplePicture(), bare = await bareRun(image), { url, stop } = await startService();
+  const ask = async () => {
+    const response = await fetch(`${url}/v1/probes/example/score`, {
+      method: "POST",
+      body: image,
+      headers: { "content-type": "image/jpeg" },
+    });
+    await response.arrayBuffer();
+    return response.status;
+  };
+  const score = async () => {
+    const status = await ask();
+    if (status !== 200) throw new Error(`Cannot measure: the service answered ${status}`);
+  };
+  try {
+    for (let n = 0; n < 50; n++) await bare().then(score);
+    const empty = async () => void await (await fetch(`${url}/healthz`)).arrayBuffer();
+    const cases = [score, bare, empty], times: number[][] = cases.map(() => []);
+    // In turns, so that all see the same machine; in blocks, so that none finds the other's data in the cache.
+    for (let block = 0; block < BLOCKS; block++) {
+      for (const [which, run] of cases.entries()) {
+        for (let n = 0; n < BLOCK; n++) times[which].push(await timed(run));
+      }
+    }
+    const statuses: Record<string, number> = {};
+    const load = async (requests: number) => {
+      let left = requests, most = 0;
+      const client = async () => {
+        while (left-- > 0) {
+          const status = await ask();
+          statuses[status] = (statuses[status] ?? 0) + 1;
+          if (left % 500 === 0) most = Math.max(most, await residentMb(url));
+        }
+      };
+      await Promise.all(Array.from({ length: CONNECTIONS }, client));
+      return most;
+    };
+    await load(WARM);
+    const warm = await residentMb(url), start = performance.now();
+    const most = await load(MANY), seconds = (performance.now() - start) / 1000;
+    const after = await residentMb(url);
+    const [scoreP50, bareP50, emptyP50] = times.map(median);
+    return {
+      scoreP50,
+      bareP50,
+      emptyP50,
+      ratio: scoreP50 / bareP50,
+      requests: WARM + MANY,
+      connections: CONNECTIONS,
+      perSecond: MANY / seconds,
+      statuses,
+      rss: { warm, most: Math.max(most, after), after },
+    };
+  } finally {
+    await stop();
+  }
+}
+
+/** The result in words. */
+export function serviceText({ scoreP50, bareP50, emptyP50, ratio, rss, ...many }: ServiceBench): string {
+  const ms = (value: number) => `${value.toFixed(2)} ms`, mb = (value: number) => `${value.toFixed(0)} MB`;
+  const statuses = Object.entries(many.statuses).map(([status, n]) => `${n} x ${status}`).join(", ");
+  return [
+    `one image: ${ms(scoreP50)} through /score, ${ms(bareP50)} bare (decoding, pixel values, the model): ${
+      ratio.toFixed(2)
+    } x`,
+    `a request that does nothing: ${ms(emptyP50)}`,
+    `${many.requests} requests at ${many.connections} connections: ${
+      many.perSecond.toFixed(0)
+    } a second, ${statuses}`,
+    `memory of the service: ${mb(rss.warm)} warm, ${mb(rss.most)} at the most, ${mb(rss.after)} after`,
+  ].join("\n");
+}
