@@ -158,7 +158,7 @@ export function createApp(deps: Deps): Hono<AppEnv> {
     const place = queue.enter(width * limits.bodyBytes);
     let first = true;
     try {
-      const body = answerBatch(c.req.raw, {
+      const body = await answerBatch(c.req.raw, {
         limits,
         width,
         signal,
@@ -205,7 +205,14 @@ export function createApp(deps: Deps): Hono<AppEnv> {
   app.delete("/v1/probes/:id", async (c) => {
     await enter(c, "admin");
     const id = idOf(c);
-    if (!await store.remove(id)) throw unknown(id);
+    if (!await store.remove(id)) {
+      throw await store.get(id)
+        ? new Problem(
+          "probe-fixed",
+          `"${id}" is a folder of the store and was never put here; remove it there`,
+        )
+        : unknown(id);
+    }
     return c.body(null, 204);
   });
 

@@ -84,11 +84,16 @@ export interface BatchOptions {
   done: () => void;
 }
 
-/** The answer's body. @throws Problem "media-type-unsupported" before anything is read */
-export function answerBatch(request: Request, options: BatchOptions): ReadableStream<Uint8Array> {
+/** The answer's body. @throws Problem where the first image cannot be reached: then there is nothing to stream */
+export async function answerBatch(
+  request: Request,
+  options: BatchOptions,
+): Promise<ReadableStream<Uint8Array>> {
   const { limits, width, score, describe, signal, done } = options;
   const type = expectType(request, [MULTIPART, NDJSON]);
-  const encoder = new TextEncoder();
+  const encoder = new TextEncoder(), images = items(request, type, limits);
+  let next = await images.next();
+  if (next.done) throw new Problem("body-empty", "The batch has no images");
   return new ReadableStream({
     // Lines are queued whether or not they are read: a client that sends everything before it reads would wait for ever.
     async start(controller) {
@@ -104,12 +109,12 @@ export function answerBatch(request: Request, options: BatchOptions): ReadableSt
       };
       try {
         try {
-          for await (const item of items(request, type, limits)) {
+          for (; !next.done; next = await images.next()) {
             signal.throwIfAborted();
             if (index === limits.batchImages) {
               throw new Problem("batch-too-long", `A batch has at most ${limits.batchImages} images`);
             }
-            under.push(answer(index++, item));
+            under.push(answer(index++, next.value));
             if (under.length >= width) write(await under.shift()!);
           }
           for (const line of under) write(await line);

@@ -78,6 +78,7 @@ const WHY: Record<number, string> = {
   403: "The API key lacks the scope",
   404: "Nothing is stored under this id",
   408: "The body took too long to arrive",
+  409: "The probe was not put here over HTTP",
   413: "The body or the picture is too large",
   415: "The body is of a type that is not taken",
   422: "The request or the image cannot be used",
@@ -199,7 +200,7 @@ export function openApiDocument({ keys }: { keys: boolean }): OpenApiDocument {
           tags: ["admin"],
           security: needs("admin"),
           parameters: [ID],
-          responses: { 204: { description: "Forgotten" }, ...problems(...KEYED, 403, 404, 422, 500) },
+          responses: { 204: { description: "Forgotten" }, ...problems(...KEYED, 403, 404, 409, 422, 500) },
         },
       },
       "/v1/probes/{id}/score": {

@@ -23,6 +23,7 @@ export const PROBLEMS = {
   "admin-closed": [403, "Stored probes cannot be changed over HTTP here"],
   "rate-limited": [429, "Too many requests"],
   "method-not-allowed": [405, "This address does not take this method"],
+  "probe-fixed": [409, "This probe cannot be removed over HTTP"],
   "body-timeout": [408, "The body took too long to arrive"],
   "body-too-large": [413, "The body exceeds the size limit"],
   "media-type-unsupported": [415, "The body is of a type this address does not take"],

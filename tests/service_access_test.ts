@@ -113,6 +113,15 @@ Deno.test("without keys everybody may score and nobody may change anything", () 
     await isProblem(await fetch(`${url}/v1/probes`, { method: "OPTIONS" }), 405, "method-not-allowed");
   }));
 
+Deno.test("a probe that lies in the store as a folder is not removed over HTTP", async () => {
+  const { key, record } = await createKey(["admin"]);
+  await withService({ keys: keysOf([record]) }, async (url) => {
+    const init = { method: "DELETE", headers: { authorization: `Bearer ${key}` } };
+    await isProblem(await fetch(`${url}/v1/probes/tiny-test`, init), 409, "probe-fixed");
+    await isProblem(await fetch(`${url}/v1/probes/unknown`, init), 404, "probe-unknown");
+  });
+});
+
 Deno.test("only the origins that were named may call from a browser", () =>
   withService({ origins: ["https://a.example"] }, async (url) => {
     const allowed = async (origin: string) => {

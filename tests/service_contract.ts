@@ -349,8 +349,17 @@ export const CONTRACT: Step[] = [
       [null, "/problems/image-truncated"],
       ["c", 0.001],
     ]);
-    const broken = await ask(host, "POST", path, { body: "x", type: "multipart/form-data; boundary=b" });
-    assert.deepEqual((await read(broken)).map(({ problem }) => problem?.type), [
+    // Before the first image there is nothing to stream, after it the status is out.
+    const boundary = "multipart/form-data; boundary=b", ndjson = "application/x-ndjson";
+    for (const [body, type, name] of [["x", boundary, "multipart-invalid"], ["\n", ndjson, "body-empty"]]) {
+      await isProblem(await ask(host, "POST", path, { body, type }), 422, name);
+    }
+    const head = '--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n';
+    const cutForm = await read(
+      await ask(host, "POST", path, { body: `${head}x\r\n${head}y`, type: boundary }),
+    );
+    assert.deepEqual(cutForm.map(({ problem }) => problem?.type), [
+      "/problems/image-unknown-format",
       "/problems/multipart-invalid",
     ]);
     await isProblem(await ask(host, "POST", path, image()), 415, "media-type-unsupported");
