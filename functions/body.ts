@@ -90,6 +90,11 @@ export async function readBounded(
   } finally {
     clearTimeout(timer);
   }
+  return joinChunks(chunks, length);
+}
+
+/** `length` bytes in all, one after another. */
+export function joinChunks(chunks: readonly Uint8Array[], length: number): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(length);
   let at = 0;
   for (const chunk of chunks) {

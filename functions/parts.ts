@@ -4,7 +4,7 @@
  */
 import { MultipartParseError, parseMultipartStream } from "@remix-run/multipart-parser";
 import { messageOf } from "../core/errors.ts";
-import { mediaTypeOf, tooLarge, tooLate } from "./body.ts";
+import { joinChunks, mediaTypeOf, tooLarge, tooLate } from "./body.ts";
 import { Problem } from "./problems.ts";
 
 export interface StreamLimits {
@@ -91,7 +91,7 @@ export async function* bodyLines(
   const NEWLINE = 10;
   let held: Uint8Array[] = [], length = 0, long = false;
   const take = () => {
-    const line = long ? undefined : joined(held, length);
+    const line = long ? undefined : joinChunks(held, length);
     [held, length, long] = [[], 0, false];
     return line;
   };
@@ -107,16 +107,6 @@ export async function* bodyLines(
     }
   }
   if (length > 0) yield take();
-}
-
-function joined(chunks: readonly Uint8Array[], length: number): Uint8Array {
-  const out = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    out.set(chunk, at);
-    at += chunk.length;
-  }
-  return out;
 }
 
 /** @throws Problem "media-type-unsupported" for another type than these, or a body with a content encoding */

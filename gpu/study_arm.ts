@@ -7,7 +7,7 @@ import type { Folder } from "../core/formats/folder.ts";
 import { sha256, writeManifest } from "../core/formats/manifest.ts";
 import { sizeOf } from "../core/shape.ts";
 import type { Picture } from "../core/image/picture.ts";
-import { parseFeature, type SampleRow, writeActivations } from "../core/probe/activations.ts";
+import { pairedRows, parseFeature, type SampleRow, writeActivations } from "../core/probe/activations.ts";
 import { defaultPrimary, orderedFeatures } from "../core/probe/selection.ts";
 import { type ArmContext, type ArmPlan, armSample, type ProbeScene } from "../core/study/arms.ts";
 import { canonical, type Cell, primaryOf } from "../core/study/cells.ts";
@@ -178,7 +178,7 @@ export async function activationsCell(
     tapRequests(probe),
     { signal, onProgress, microTokens: Math.min(1024, model.train.microTokens) },
   );
-  const rows = rowsOf(scenes), { prompts, primary } = probe;
+  const rows = pairedRows(scenes), { prompts, primary } = probe;
   const names = orderedFeatures({ features }), id = prompts.find(({ text }) => text === prompt)!.id;
   const { site } = parseFeature(primaryOf(primary, id) ?? defaultPrimary(names));
   const also = await writeShown(gpu, session, context, scenes, { prompt, site }, folder);
@@ -189,17 +189,6 @@ export async function activationsCell(
     seed: context.seed,
   });
   return { rows, features };
-}
-
-/** The probed pictures as rows of an activation set. */
-export function rowsOf(scenes: readonly ProbeScene[]): SampleRow[] {
-  return scenes.map(({ id, scene, set, person }) => ({
-    id,
-    image: `${id}.png`,
-    person: person.username,
-    set,
-    scene: `scene-${scene}`,
-  }));
 }
 
 /** An arm's samples, and a line about each: what it carries, where, and the hash of what the model is shown. */

@@ -18,7 +18,7 @@ import type { Folder } from "../core/formats/folder.ts";
 import { VERSION, writeManifest } from "../core/formats/manifest.ts";
 import { encodeImage } from "../core/image/codecs.ts";
 import type { Picture } from "../core/image/picture.ts";
-import { type SampleRow, writeActivations } from "../core/probe/activations.ts";
+import { pairedRows, writeActivations } from "../core/probe/activations.ts";
 import type { FittedProbe } from "../core/probe/fit.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
 import { formatPeople } from "../core/privacy/people.ts";
@@ -100,13 +100,7 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
     return probeSamples(seed, plan.scenes, people, watermarker);
   });
 
-  const rows = samples.map(({ id, scene, set, person }): SampleRow => ({
-    id,
-    image: `${id}.png`,
-    person: person.username,
-    set,
-    scene: `scene-${scene}`,
-  }));
+  const rows = pairedRows(samples);
   const probes = new Map<string, ProbeTask>();
   signal.addEventListener("abort", () => probes.forEach((task) => task.stop()));
   const losses: DemoReport["losses"] = [], runs = new Map<string, string | null>();

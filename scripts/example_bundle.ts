@@ -7,7 +7,7 @@ import { ARMS, demoPeople, PROBE_PROMPT, probeSamples } from "../core/demo/arms.
 import { Interrupted } from "../core/errors.ts";
 import { encodeImage } from "../core/image/codecs.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
-import type { SampleRow } from "../core/probe/activations.ts";
+import { pairedRows } from "../core/probe/activations.ts";
 import { fitProbe } from "../core/probe/fit.ts";
 import { storeProbe } from "../core/demo/probes.ts";
 import { armFeatures, type DemoContext, tuneArm } from "../gpu/demo.ts";
@@ -54,13 +54,7 @@ await runTask({
     const model = { name: "builtin:tiny", hash: tuned.session.hash, adapter: tuned.run };
     tuned.session.close();
     gpu.close();
-    const rows = samples.map(({ id, scene, set, person }): SampleRow => ({
-      id,
-      image: `${id}.png`,
-      person: person.username,
-      set,
-      scene: `scene-${scene}`,
-    }));
+    const rows = pairedRows(samples);
     const fitting = progress("fitting", 100);
     const fitted = await fitProbe({ samples: rows, features }, {
       seen: "U1",

@@ -5,10 +5,11 @@
 import assert from "node:assert/strict";
 import { Random } from "../core/random.ts";
 import { sizeOf } from "../core/shape.ts";
-import { Gpu, type HostArray, openGpu } from "../gpu/device.ts";
+import { type Gpu, type HostArray, openGpu } from "../gpu/device.ts";
 import { type Backward, Tape } from "../gpu/tape.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { allclose, relativeError } from "./check.ts";
+import { hardwareTwin } from "./hardware_twin.ts";
 import type { Input, OpRow, Row } from "./op_rows/row.ts";
 
 const FORWARD = 1e-5, GRADIENT = 1e-3, DIRECTIONS = 4, STEP = 1e-5;
@@ -16,13 +17,7 @@ const FORWARD = 1e-5, GRADIENT = 1e-3, DIRECTIONS = 4, STEP = 1e-5;
 const NOISE = 1e-3;
 
 const gpu = await openGpu();
-/** The same device under a name that `isCpu` takes for real hardware, so that its kernels are run as well. */
-const asHardware = new Gpu(gpu.device, {
-  ...gpu.adapter,
-  vendor: "",
-  device: "",
-  description: "as hardware",
-});
+const asHardware = hardwareTwin(gpu);
 
 const rows: Row[] = [];
 for await (const { name } of Deno.readDir(new URL("op_rows/", import.meta.url))) {

@@ -9,7 +9,8 @@ import { tokenBuckets } from "../functions/rate.ts";
 import { folderStore } from "../functions/store/folder_store.ts";
 import { upstreamEncoder } from "../functions/upstream.ts";
 import { DiskFolder } from "../scripts/folder.ts";
-import { CONTRACT, contractKeys } from "./service_contract.ts";
+import { CONTRACT } from "./service_contract.ts";
+import { contractKeys } from "./service_contract_host.ts";
 import { renamed, withService } from "./service_probe.ts";
 
 Deno.test("the contract on Deno", async (t) => {

@@ -43,16 +43,6 @@ Deno.test("every probe number of the report is what other code finds in the save
   /** Truth and draws of the sound way, by seed, arm and feature. */
   const found = new Map<string, number[]>();
   const key = (seed: number, arm: string, feature: string) => `${seed} ${arm} ${feature}`;
-  // The cells' fits stop at a thousandth of the first gradient, these go on to the end: of the pairs of a seen and an unseen
-  // picture that an AUROC counts, a few that lie all but level change places.
-  const pairsCounted = partitions * (SIZE.people / 2 * SIZE.scenes) ** 2, level = 3 / pairsCounted;
-  let apart = 0, compared = 0;
-  const close = (theirs: number[], ours: number[], what: string) => {
-    assert.equal(theirs.length, ours.length, what);
-    nearAll(theirs, ours, what, level);
-    ours.forEach((value, i) => apart += Math.abs(theirs[i] - value));
-    compared += ours.length;
-  };
   for (const { arm, feature, seeds } of group.features) {
     for (const one of seeds) {
       const what = key(one.seed, arm, feature);
@@ -63,7 +53,7 @@ Deno.test("every probe number of the report is what other code finds in the save
       const settings = { partitions, draws, seed: one.seed, c },
         measured = await cellOf(one.seed, arm, feature);
       const all = [one.sound, ...measured.sound.null], [observed, ...nulls] = all;
-      close(all, again.soundAurocs(rows, { ...settings, center: true }), `${what} sound`);
+      nearAll(all, again.soundAurocs(rows, { ...settings, center: true }), `${what} sound`);
       found.set(what, all);
       near(one.p, again.pOf(observed, nulls), `${what} p`);
       nearAll(one.null95, again.bandOf(nulls), `${what} band`);
@@ -74,12 +64,10 @@ Deno.test("every probe number of the report is what other code finds in the save
         `${what} faithful`,
       );
       const plain = [one.plain.auroc, ...measured.plain.null];
-      close(plain, again.soundAurocs(rows, { ...settings, center: false }), `${what} uncentred`);
+      nearAll(plain, again.soundAurocs(rows, { ...settings, center: false }), `${what} uncentred`);
       near(one.plain.p, again.pOf(plain[0], plain.slice(1)), `${what} uncentred p`);
     }
   }
-  // On average less than a pair in eight AUROCs.
-  assert.ok(apart / compared < 1 / (8 * pairsCounted), `fits differ by ${apart / compared} on average`);
   for (const seed of SIZE.seeds) {
     const names = group.features.map(({ arm, feature }) => ({ arm, feature }));
     const all = again.correctedPs(names.map(({ arm, feature }) => found.get(key(seed, arm, feature))!));

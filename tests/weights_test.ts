@@ -18,6 +18,7 @@ import { optimizerStep, zeroGrad } from "../gpu/nn/optimizer.ts";
 import { placeTrained } from "../gpu/nn/params.ts";
 import { accumulateGradients } from "../gpu/train.ts";
 import { allclose, relativeError } from "./check.ts";
+import { hardwareTwin } from "./hardware_twin.ts";
 import { EVERYWHERE, randomiseB, randomWeights } from "./tiny_model.ts";
 
 const CONFIG = {
@@ -34,12 +35,7 @@ const CONFIG = {
 const LORA = { ...EVERYWHERE, r: 4, lora_alpha: 8 };
 
 const gpu = await openGpu();
-const asHardware = new Gpu(gpu.device, {
-  ...gpu.adapter,
-  vendor: "",
-  device: "",
-  description: "as hardware",
-});
+const asHardware = hardwareTwin(gpu);
 const weights = randomWeights(CONFIG, 3);
 
 async function folderOf(tensors: typeof weights): Promise<MemoryFolder> {

@@ -3,7 +3,8 @@
  * It is no part of `deno task test`, for it installs some 200 MB that nothing else needs.
  */
 import assert from "node:assert/strict";
-import { CONTRACT, contractKeys } from "./service_contract.ts";
+import { CONTRACT } from "./service_contract.ts";
+import { contractKeys } from "./service_contract_host.ts";
 import { renamed, withService } from "./service_probe.ts";
 
 Deno.test("the contract on workerd", async (t) => {

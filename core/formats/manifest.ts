@@ -7,7 +7,7 @@ import { InputError } from "../errors.ts";
 import { type Folder, readJson } from "./folder.ts";
 
 export const MANIFEST = "manifest.json";
-export const VERSION = "0.1.0";
+export const VERSION = "0.2.0";
 
 export const manifestSchema = z.object({
   kind: z.enum(["people", "dataset", "model", "run", "activations", "probe", "bundle", "report", "cell"]),

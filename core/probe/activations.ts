@@ -25,6 +25,19 @@ export const sampleRowSchema = z.strictObject({
 });
 export type SampleRow = z.infer<typeof sampleRowSchema>;
 
+/** Held-out pictures as rows of an activation set, one a person and scene. */
+export function pairedRows(
+  pictures: readonly { id: string; scene: number; set: string; person: { username: string } }[],
+): SampleRow[] {
+  return pictures.map(({ id, scene, set, person }) => ({
+    id,
+    image: `${id}.png`,
+    person: person.username,
+    set,
+    scene: `scene-${scene}`,
+  }));
+}
+
 /** Values of one feature for all samples, row after row: (n, dim). */
 export interface FeatureData {
   dim: number;

@@ -16,7 +16,7 @@ import {
   reference,
   scores,
 } from "./demo_sections.ts";
-import { type Markup, markup, raw, table } from "./markup.ts";
+import { type Markup, markup, page, table } from "./markup.ts";
 import { type DemoReport, demoReportSchema, resultOf } from "./schema.ts";
 import { STYLE } from "./style.ts";
 import { fixed, range, signed } from "./words.ts";
@@ -43,21 +43,7 @@ export async function renderDemoReport(input: DemoReport): Promise<string> {
     reference(data),
     provenance(data),
   ];
-  return markup`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${data.title}</title>
-<style>${raw(STYLE)}</style>
-</head>
-<body>
-<main>
-${body}
-</main>
-</body>
-</html>
-`.text;
+  return page(data.title, STYLE, body);
 }
 
 function opening({ title, question, quick, design, provenance }: DemoReport): Markup {

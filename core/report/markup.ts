@@ -31,6 +31,25 @@ export function markup(strings: TemplateStringsArray, ...parts: Part[]): Markup 
   return raw(strings.map((text, i) => text + (i < parts.length ? render(parts[i]) : "")).join(""));
 }
 
+/** A page that stands alone. @param style CSS, from a trusted maker */
+export function page(title: string, style: string, body: Part): string {
+  return markup`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${title}</title>
+<style>${raw(style)}</style>
+</head>
+<body>
+<main>
+${body}
+</main>
+</body>
+</html>
+`.text;
+}
+
 /** A table that scrolls inside itself where the page is too narrow; cells that start like numbers do not wrap. */
 export function table(head: string[], rows: Part[][], caption: string): Markup {
   const cell = (part: Part, i: number): Markup => {

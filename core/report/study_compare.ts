@@ -4,8 +4,9 @@
  */
 import { z } from "zod";
 import { InputError } from "../errors.ts";
-import { markup, table } from "./markup.ts";
-import { page } from "./study_report.ts";
+import { markup, page, table } from "./markup.ts";
+import { STUDY_STYLE } from "./study_style.ts";
+import { STYLE } from "./style.ts";
 import { fixed, plural, range, signed } from "./words.ts";
 
 const interval = z.tuple([z.number(), z.number()]);
@@ -135,7 +136,7 @@ export function compareHtml({ studies, differences }: Comparison): string {
     ...[1, 2, 3].map((claim) => claims[claim] ?? ""),
   ]);
   const title = `${plural(studies.length, "study").replace("studys", "studies")} compared`;
-  return page(title, [
+  return page(title, STYLE + STUDY_STYLE, [
     markup`<header><h1>${title}</h1></header>
 <section><h2>Arm by arm</h2>
 ${

@@ -2,7 +2,7 @@
  * A study's report: one page that stands alone, its numbers as JSON and its tables as CSV, the same bytes for the same
  * cells but for `times`. Refuses a study without a single probe cell.
  */
-import { type Markup, markup, raw, table } from "./markup.ts";
+import { type Markup, markup, page, table } from "./markup.ts";
 import { controls } from "./study_controls.ts";
 import type { StudyInput } from "./study_input.ts";
 import { type Group, studyJson, type StudyReport } from "./study_json.ts";
@@ -30,26 +30,13 @@ export async function studyReport(input: StudyInput): Promise<StudyOutput> {
 export async function studyHtml(report: StudyReport): Promise<string> {
   const groups: Markup[] = [];
   for (const group of report.groups) groups.push(await groupSection(group, report));
-  return page(report.title, [opening(report), design(report), ...groups, limits(report), reproduce(report)]);
-}
-
-/** A page of sections, with the one style sheet. */
-export function page(title: string, body: (Markup | false)[]): string {
-  return markup`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${title}</title>
-<style>${raw(STYLE)}${raw(STUDY_STYLE)}</style>
-</head>
-<body>
-<main>
-${body}
-</main>
-</body>
-</html>
-`.text;
+  return page(report.title, STYLE + STUDY_STYLE, [
+    opening(report),
+    design(report),
+    ...groups,
+    limits(report),
+    reproduce(report),
+  ]);
 }
 
 function opening({ title, question, missing, times, groups }: StudyReport): Markup {

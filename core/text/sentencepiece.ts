@@ -6,7 +6,7 @@ import { InputError } from "../errors.ts";
 import { type AddedToken, addedToken, splitterOf } from "./added_tokens.ts";
 import { mergeParts } from "./merge.ts";
 import { type Piece, PieceType, type SentencePieceModel } from "./sentencepiece_model.ts";
-import { fallbackByte, joinFallback } from "./token_bytes.ts";
+import { fallbackByte, joinFallback, spellTokens } from "./token_bytes.ts";
 import { endsOf, type TokenSettings, withSettings } from "./token_settings.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -130,17 +130,8 @@ export function sentencePieceTokenizer(
   }
 
   function decode(wanted: readonly number[], { special: withSpecial = false } = {}): string {
-    const spelled: string[] = [];
-    for (const id of wanted) {
-      if (!(Number.isInteger(id) && id >= 0 && id < tokens.length)) {
-        throw new RangeError(`Cannot decode the token ${id}: the vocabulary ends at ${tokens.length - 1}`);
-      }
-      // Ids that no token has, in a padded vocabulary, have no text.
-      if (tokens[id] !== undefined && (withSpecial || !special.has(id))) {
-        spelled.push(tokens[id].replaceAll(SPACE, " "));
-      }
-    }
-    const text = joinFallback(spelled).join("");
+    const spelled = spellTokens(wanted, tokens, (id) => !withSpecial && special.has(id));
+    const text = joinFallback(spelled.map((token) => token.replaceAll(SPACE, " "))).join("");
     return addsPrefix && text.startsWith(" ") ? text.slice(1) : text;
   }
 

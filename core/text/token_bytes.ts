@@ -35,6 +35,24 @@ export function joinUtf8(pieces: readonly Uint8Array[]): string {
   return lossy.decode(joined);
 }
 
+/** Spellings of ids, those that `isLeftOut` names not among them. @throws RangeError past the vocabulary */
+export function spellTokens(
+  ids: readonly number[],
+  tokens: readonly (string | undefined)[],
+  isLeftOut: (id: number) => boolean,
+): string[] {
+  const spelled: string[] = [];
+  for (const id of ids) {
+    if (!(Number.isInteger(id) && id >= 0 && id < tokens.length)) {
+      throw new RangeError(`Cannot decode the token ${id}: the vocabulary ends at ${tokens.length - 1}`);
+    }
+    // Ids that no token has, in a padded vocabulary, have no text.
+    const token = tokens[id];
+    if (token !== undefined && !isLeftOut(id)) spelled.push(token);
+  }
+  return spelled;
+}
+
 const FALLBACK = /^<0x([0-9A-Fa-f]{2})>$/;
 
 /** The byte of a token "<0x0A>", undefined for any other. */

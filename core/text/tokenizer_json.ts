@@ -6,7 +6,7 @@ import { BPE, Tokenizer as Library } from "@huggingface/tokenizers";
 import { z } from "zod";
 import { InputError } from "../errors.ts";
 import { type AddedToken, addedTokenSchema, splitterOf } from "./added_tokens.ts";
-import { bytesOfLetters, joinFallback, joinUtf8 } from "./token_bytes.ts";
+import { bytesOfLetters, joinFallback, joinUtf8, spellTokens } from "./token_bytes.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { decoderSteps, exactNormalizer, exactPreTokenizer, type Step } from "./tokenizer_steps.ts";
 import { endsOf, type TokenSettings, withSettings } from "./token_settings.ts";
@@ -156,15 +156,7 @@ export function tokenizerFromJson(json: unknown, settings: TokenSettings, where:
   }
 
   function decode(wanted: readonly number[], { special: withSpecial = false } = {}): string {
-    const spelled: string[] = [];
-    for (const id of wanted) {
-      if (!(Number.isInteger(id) && id >= 0 && id < tokens.length)) {
-        throw new RangeError(`Cannot decode the token ${id}: the vocabulary ends at ${tokens.length - 1}`);
-      }
-      // Ids that no token has, in a padded vocabulary, have no text.
-      if (tokens[id] !== undefined && (withSpecial || !special.has(id))) spelled.push(tokens[id]);
-    }
-    return decodeTokens(spelled);
+    return decodeTokens(spellTokens(wanted, tokens, (id) => !withSpecial && special.has(id)));
   }
 
   return {
