@@ -35,9 +35,8 @@ export function createMetrics(gauges: readonly Gauge[] = []): Metrics {
   return {
     request(method, route, status, seconds) {
       add(requests, labels({ method, route, status }));
-      const key = labels({ route });
-      let times = durations.get(key);
-      if (!times) durations.set(key, times = histogram());
+      let times = durations.get(route);
+      if (!times) durations.set(route, times = histogram());
       observe(times, seconds);
     },
     answer: (answer) => add(answers, labels({ answer })),
@@ -47,7 +46,9 @@ export function createMetrics(gauges: readonly Gauge[] = []): Metrics {
         ...family("afterimage_requests_total", "counter", "Requests answered."),
         ...[...requests].map(([key, n]) => `afterimage_requests_total{${key}} ${n}`),
         ...family("afterimage_request_seconds", "histogram", "From a request's head to its answer's."),
-        ...[...durations].flatMap(([key, times]) => histogramLines("afterimage_request_seconds", times, key)),
+        ...[...durations].flatMap(([route, times]) =>
+          histogramLines("afterimage_request_seconds", times, labels({ route }))
+        ),
         ...family("afterimage_encode_seconds", "histogram", "The encoder's time for one image."),
         ...histogramLines("afterimage_encode_seconds", encoding),
         ...family("afterimage_answers_total", "counter", "Images and rows scored, by answer."),

@@ -3,7 +3,7 @@
  * It refuses images as the guard does, and activations that are not the probe's.
  */
 import { sha256 } from "../core/formats/manifest.ts";
-import { decodeImage } from "../core/image/codecs.ts";
+import { decodeGuarded } from "../core/image/codecs.ts";
 import { guardImage } from "../core/image/guard.ts";
 import { decide, decideLayers, type FalseAlarms } from "../core/probe/decide.ts";
 import { scoreProbe, type StoredProbe } from "../core/probe/stored.ts";
@@ -49,7 +49,7 @@ export interface Scorer {
 export function createScorer(encoder: Encoder, limits: ImageLimits, metrics: Metrics): Scorer {
   async function encode(probe: ServedProbe, { bytes, place, signal: client }: Work): Promise<Encoded> {
     const bounds = { maxPixels: limits.pixels, maxScans: limits.scans, name: "image" };
-    guardImage(bytes, bounds); // before the turn: hostile files wait for nothing
+    const header = guardImage(bytes, bounds); // before the turn: hostile files wait for nothing
     // A timer of our own: AbortSignal.timeout would keep the image in memory until its time is over.
     const late = new AbortController(), timer = setTimeout(() => late.abort(), limits.encodeMs);
     const signal = AbortSignal.any([client, late.signal]);
@@ -57,7 +57,7 @@ export function createScorer(encoder: Encoder, limits: ImageLimits, metrics: Met
       // Decoded in its turn, so that pictures that wait are held as files.
       return await place.run(async () => {
         const start = performance.now();
-        const image: ReceivedImage = { ...await decodeImage(bytes, bounds), bytes };
+        const image: ReceivedImage = { ...await decodeGuarded(bytes, header, bounds.name), bytes };
         const decoded = performance.now();
         const activations = checked(probe, await encoder.activations(probe, image, signal));
         const encode = performance.now() - decoded;

@@ -45,7 +45,7 @@ export function serveApp(deps: Deps, options: ServeOptions = {}): Listening {
   try {
     server = Deno.serve(
       { hostname: host, port, onListen: () => {} },
-      (request, { remoteAddr }) => app.fetch(request, { address: remoteAddr.hostname }),
+      (request, { remoteAddr }) => app.fetch(request, deps.rates ? { address: remoteAddr.hostname } : {}),
     );
   } catch (error) {
     throw new InputError(`Cannot listen on ${host} port ${port}: ${messageOf(error)}`);

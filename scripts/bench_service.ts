@@ -9,17 +9,26 @@ import { createProcessor } from "../core/image/processors.ts";
 import { loadBundle } from "../core/probe/bundle.ts";
 import type { OnnxSpec } from "../core/onnx/spec.ts";
 import { Random } from "../core/random.ts";
+import { httpMessage, openSocket } from "./bench_socket.ts";
 import { DiskFolder } from "./folder.ts";
 
 const BUNDLE = new URL("../models/example_bundle", import.meta.url).pathname;
-const SIDE = 64, BLOCKS = 12, BLOCK = 50, WARM = 4000, MANY = 5000, CONNECTIONS = 32;
+const BLOCKS = 12, BLOCK = 50, WARM = 4000, MANY = 5000, CONNECTIONS = 32;
+/** The size of the example's own pictures, and that of a photograph in a usual data set. */
+const SIZES = [[64, 64], [640, 480]] as const;
 
-export interface ServiceBench {
-  /** Milliseconds: the half of all requests that is faster. */
+/** One picture's way, in milliseconds: the half of all requests that is faster. */
+export interface PictureTimes {
+  size: string;
+  bytes: number;
   scoreP50: number;
   bareP50: number;
   ratio: number;
-  /** Of a request that does nothing: what HTTP itself costs here. */
+}
+
+export interface ServiceBench {
+  pictures: PictureTimes[];
+  /** Milliseconds of a request that does nothing: what HTTP itself costs here. */
   emptyP50: number;
   requests: number;
   connections: number;
@@ -30,10 +39,17 @@ export interface ServiceBench {
   rss: { warm: number; most: number; after: number };
 }
 
-/** A picture with some detail, so that decoding costs what it does. */
-async function samplePicture(): Promise<Uint8Array<ArrayBuffer>> {
-  const picture = blankPicture(SIDE, SIDE), random = new Random(0, "bench picture");
-  for (let i = 0; i < picture.data.length; i++) picture.data[i] = Math.floor(random.float() * 256);
+/** A JPEG with the slopes and the grain of a photograph, so that decoding costs what it does. */
+async function samplePicture(width: number, height: number): Promise<Uint8Array<ArrayBuffer>> {
+  const picture = blankPicture(width, height), random = new Random(0, "bench picture");
+  for (let y = 0, at = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      for (let channel = 0; channel < 3; channel++) {
+        const slope = Math.sin(x / 17 + channel) * Math.cos(y / 23 - channel);
+        picture.data[at++] = 128 + 80 * slope + 30 * (random.float() - 0.5);
+      }
+    }
+  }
   return await encodeImage(picture, "jpeg");
 }
 
@@ -92,74 +108,74 @@ async function residentMb(url: string): Promise<number> {
   return Number(/^process_resident_memory_bytes (\d+)/m.exec(text)![1]) / 1e6;
 }
 
-/** Measures both; takes about a minute. @throws Error when a single request is not answered with 200 */
+/** Measures it all; takes two minutes. @throws Error when a single request is not answered with 200 */
 export async function benchService(): Promise<ServiceBench> {
-  const image = await samplePicture(), bare = await bareRun(image), { url, stop } = await startService();
-  const ask = async () => {
-    const response = await fetch(`${url}/v1/probes/example/score`, {
-      method: "POST",
-      body: image,
-      headers: { "content-type": "image/jpeg" },
-    });
-    await response.arrayBuffer();
-    return response.status;
-  };
-  const score = async () => {
-    const status = await ask();
-    if (status !== 200) throw new Error(`Cannot measure: the service answered ${status}`);
-  };
+  const { url, stop } = await startService(), socket = await openSocket(url);
   try {
-    for (let n = 0; n < 50; n++) await bare().then(score);
-    const empty = async () => void await (await fetch(`${url}/healthz`)).arrayBuffer();
-    const cases = [score, bare, empty], times: number[][] = cases.map(() => []);
-    // In turns, so that all see the same machine; in blocks, so that none finds the other's data in the cache.
-    for (let block = 0; block < BLOCKS; block++) {
-      for (const [which, run] of cases.entries()) {
-        for (let n = 0; n < BLOCK; n++) times[which].push(await timed(run));
-      }
-    }
-    const statuses: Record<string, number> = {};
-    const load = async (requests: number) => {
-      let left = requests, most = 0;
-      const client = async () => {
-        while (left-- > 0) {
-          const status = await ask();
-          statuses[status] = (statuses[status] ?? 0) + 1;
-          if (left % 500 === 0) most = Math.max(most, await residentMb(url));
+    const { host } = new URL(url), path = "/v1/probes/example/score";
+    const empty = httpMessage("GET", "/healthz", { host });
+    const ask = async (message: Uint8Array) => {
+      const status = await socket.ask(message);
+      if (status !== 200) throw new Error(`Cannot measure: the service answered ${status}`);
+    };
+    const pictures: PictureTimes[] = [], emptyTimes: number[] = [];
+    let small: Uint8Array<ArrayBuffer> | undefined;
+    for (const [width, height] of SIZES) {
+      const image = await samplePicture(width, height), bare = await bareRun(image);
+      const message = httpMessage("POST", path, { host, type: "image/jpeg", body: image });
+      small ??= image;
+      for (let n = 0; n < BLOCK; n++) await bare().then(() => ask(message));
+      const cases = [() => ask(message), bare, () => ask(empty)];
+      const times: number[][] = [[], [], emptyTimes];
+      // In turns, so that all see the same machine; in blocks, so that none finds the other's data in the cache.
+      for (let block = 0; block < BLOCKS; block++) {
+        for (const [which, run] of cases.entries()) {
+          for (let n = 0; n < BLOCK; n++) times[which].push(await timed(run));
         }
-      };
-      await Promise.all(Array.from({ length: CONNECTIONS }, client));
-      return most;
-    };
-    await load(WARM);
-    const warm = await residentMb(url), start = performance.now();
-    const most = await load(MANY), seconds = (performance.now() - start) / 1000;
-    const after = await residentMb(url);
-    const [scoreP50, bareP50, emptyP50] = times.map(median);
-    return {
-      scoreP50,
-      bareP50,
-      emptyP50,
-      ratio: scoreP50 / bareP50,
-      requests: WARM + MANY,
-      connections: CONNECTIONS,
-      perSecond: MANY / seconds,
-      statuses,
-      rss: { warm, most: Math.max(most, after), after },
-    };
+      }
+      const [scoreP50, bareP50] = times.map(median);
+      const size = `${width} x ${height}`;
+      pictures.push({ size, bytes: image.length, scoreP50, bareP50, ratio: scoreP50 / bareP50 });
+    }
+    return { pictures, emptyP50: median(emptyTimes), ...await load(url, path, small!) };
   } finally {
+    socket.close();
     await stop();
   }
 }
 
+/** Many requests at once, through the same `fetch` that a client would use. */
+async function load(url: string, path: string, image: Uint8Array<ArrayBuffer>) {
+  const statuses: Record<string, number> = {}, headers = { "content-type": "image/jpeg" };
+  const run = async (requests: number) => {
+    let left = requests, most = 0;
+    const client = async () => {
+      while (left-- > 0) {
+        const response = await fetch(url + path, { method: "POST", body: image, headers });
+        await response.arrayBuffer();
+        statuses[response.status] = (statuses[response.status] ?? 0) + 1;
+        if (left % 500 === 0) most = Math.max(most, await residentMb(url));
+      }
+    };
+    await Promise.all(Array.from({ length: CONNECTIONS }, client));
+    return most;
+  };
+  await run(WARM);
+  const warm = await residentMb(url), start = performance.now();
+  const most = await run(MANY), seconds = (performance.now() - start) / 1000;
+  const after = await residentMb(url), rss = { warm, most: Math.max(most, after), after };
+  return { requests: WARM + MANY, connections: CONNECTIONS, perSecond: MANY / seconds, statuses, rss };
+}
+
 /** The result in words. */
-export function serviceText({ scoreP50, bareP50, emptyP50, ratio, rss, ...many }: ServiceBench): string {
+export function serviceText({ pictures, emptyP50, rss, ...many }: ServiceBench): string {
   const ms = (value: number) => `${value.toFixed(2)} ms`, mb = (value: number) => `${value.toFixed(0)} MB`;
   const statuses = Object.entries(many.statuses).map(([status, n]) => `${n} x ${status}`).join(", ");
   return [
-    `one image: ${ms(scoreP50)} through /score, ${ms(bareP50)} bare (decoding, pixel values, the model): ${
-      ratio.toFixed(2)
-    } x`,
+    ...pictures.map(({ size, bytes, scoreP50, bareP50, ratio }) =>
+      `JPEG of ${size}, ${(bytes / 1000).toFixed(0)} kB: ${ms(scoreP50)} through /score, ${ms(bareP50)} ` +
+      `bare (decoding, pixel values, the model): ${ratio.toFixed(2)} x`
+    ),
     `a request that does nothing: ${ms(emptyP50)}`,
     `${many.requests} requests at ${many.connections} connections: ${
       many.perSecond.toFixed(0)

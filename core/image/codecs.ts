@@ -9,7 +9,7 @@ import decodeWebp, { init as initWebpDecoder } from "@jsquash/webp/decode.js";
 import encodeWebp, { init as initWebpEncoder } from "@jsquash/webp/encode.js";
 import { messageOf } from "../errors.ts";
 import { guardImage, type ImageLimits } from "./guard.ts";
-import type { ImageFormat } from "./header.ts";
+import type { ImageFormat, ImageHeader } from "./header.ts";
 import { ImageError } from "./image_error.ts";
 import { orientPicture, type Picture } from "./picture.ts";
 import { decodePng } from "./png.ts";
@@ -85,8 +85,15 @@ export interface DecodedImage extends Picture {
  * @throws ImageError, with a stable code, for whatever the guard or the decoder refuses
  */
 export async function decodeImage(bytes: Uint8Array, limits: ImageLimits = {}): Promise<DecodedImage> {
-  const name = limits.name ?? "image";
-  const header = guardImage(bytes, limits);
+  return await decodeGuarded(bytes, guardImage(bytes, limits), limits.name);
+}
+
+/** The same for a file whose header the guard has passed already. @throws ImageError for what the decoder refuses */
+export async function decodeGuarded(
+  bytes: Uint8Array,
+  header: ImageHeader,
+  name: string = "image",
+): Promise<DecodedImage> {
   const picture = header.format === "png"
     ? await decodePng(header as PngHeader, name)
     : await decodeLossy(header.format, bytes, name);
