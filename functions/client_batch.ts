@@ -71,12 +71,19 @@ async function* grouped(
       yield group;
       [group, bytes] = [[], 0];
     }
-    const line = Promise.withResolvers<BatchLine>();
+    const line = deferred<BatchLine>();
     line.promise.catch(() => {}); // a group that fails as a whole is told once, by its first line
     group.push({ name, image, index: index++, line });
     bytes += size;
   }
   if (group.length > 0) yield group;
+}
+
+/** What Promise.withResolvers gives, which Node 20 does not have. */
+function deferred<T>(): PromiseWithResolvers<T> {
+  let resolve!: PromiseWithResolvers<T>["resolve"], reject!: PromiseWithResolvers<T>["reject"];
+  const promise = new Promise<T>((yes, no) => [resolve, reject] = [yes, no]);
+  return { promise, resolve, reject };
 }
 
 /** Settles every slot of the group; never rejects. */

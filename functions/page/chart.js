@@ -6,9 +6,10 @@ const LEFT = 44, RIGHT = 10, TOP = 26, HEIGHT = 120, GAP = 46, TICK_WIDTH = 46, 
 
 const number = (value) => Number(value.toPrecision(3)).toString().replace("-", "−");
 
-/** "layers.3.resid_post@image-mean" is layer "3"; what has no number keeps the start of its name. */
-export function layerLabel(feature) {
-  return /(?:layers|blocks|h)\.(\d+)/.exec(feature)?.[1] ?? feature.split(/[.@]/)[0].slice(0, 6);
+/** "layers.3.resid_post@image-mean" is layer "3"; what has no number keeps its name, shortened to fit `room` pixels. */
+export function layerLabel(feature, room = Infinity) {
+  const name = /(?:layers|blocks|h)\.(\d+)/.exec(feature)?.[1] ?? feature.split(/[.@]/)[0];
+  return name.length * LETTER <= room ? name : `${name.slice(0, 4)}.`;
 }
 
 /** Features that differ in their layer alone are one curve. */
@@ -59,7 +60,7 @@ export function chart(layers, primary, width) {
     feature === primary ? [["circle", { class: "ring", cx, cy, r: 8 }]] : [];
   const scores = panel(layers, {
     top: TOP,
-    title: "Score; dashed: threshold; filled: flagged",
+    title: "Score of each layer",
     range: scoreRange(layers),
     value: ({ score }) => score,
     x,
@@ -76,7 +77,7 @@ export function chart(layers, primary, width) {
   const calibrated = layers.every((layer) => layer.calibrated);
   const shares = panel(layers, {
     top: bottom,
-    title: calibrated ? "Probability, and its 95 % interval" : "Probability, not calibrated",
+    title: calibrated ? "Probability of each layer" : "Probability of each layer, not calibrated",
     range: [0, 1],
     value: ({ probability }) => probability,
     x,
@@ -93,7 +94,9 @@ export function chart(layers, primary, width) {
   // Labels that would touch are left out, each second, third and so on.
   const every = Math.ceil((TICK_WIDTH / 2) / step), base = bottom + HEIGHT + 18;
   const labels = layers.flatMap(({ feature }, i) =>
-    i % every === 0 ? [["text", { x: x(i), y: base, "text-anchor": "middle" }, layerLabel(feature)]] : []
+    i % every === 0
+      ? [["text", { x: x(i), y: base, "text-anchor": "middle" }, layerLabel(feature, step * every * 1.5)]]
+      : []
   );
   return [
     "svg",

@@ -3,7 +3,7 @@
  * It writes text only as text, keeps the key in memory alone and sends nothing anywhere but to its own service.
  */
 import { chart } from "./chart.js";
-import { aboutProbe, failure, headline, meaning, meansNot } from "./words.js";
+import { aboutProbe, failure, headline, legend, meaning, meansNot } from "./words.js";
 
 const SIDE_BY_SIDE = 2, TRIES = 5;
 const byId = (id) => document.getElementById(id);
@@ -122,7 +122,7 @@ function picture(file) {
     load: () => image.classList.toggle("tiny", image.naturalWidth < 200),
     error: () => image.replaceWith(element("p", { class: "quiet" }, "This browser cannot show it.")),
   });
-  return element("figure", { class: "picture" }, image, element("figcaption", {}, file.name));
+  return element("div", { class: "picture" }, image);
 }
 
 async function work() {
@@ -141,7 +141,7 @@ async function scoreOne({ file, item }) {
   const { status: code, body } = probe && id ? await ask(path, init) : { status: keyField.hidden ? 0 : 401 };
   const ok = code === 200;
   item.lastElementChild.replaceWith(
-    ok ? answer(body, probe, file) : refusal(failure(body, code), { file, item }),
+    ok ? answer(body, probe, file) : refusal(failure(body, code), { file, item, code }),
   );
   item.className = `result ${ok ? body.decision.answer : "failed"}`;
   item.removeAttribute("aria-busy");
@@ -165,8 +165,9 @@ function answer(score, probe, file) {
     {},
     element("h3", {}, file.name),
     element("p", { class: "answer" }, headline(score)),
-    element("p", {}, meaning(score)),
+    element("p", {}, meaning(score, probe)),
     drawing,
+    element("p", { class: "quiet" }, legend(score)),
     element("h4", {}, "What it does not mean"),
     element("ul", { class: "means-not" }, ...meansNot(score, probe).map((line) => element("li", {}, line))),
     element("details", {}, element("summary", {}, "Every layer in numbers"), table(score)),
@@ -206,7 +207,10 @@ function table({ layers, primary }) {
   );
 }
 
-function refusal({ title, detail, type, request }, { file, item }) {
+/** The same bytes would be refused again. */
+const HOPELESS = [413, 415, 422];
+
+function refusal({ title, detail, type, request }, { file, item, code }) {
   const again = () => {
     item.lastElementChild.replaceWith(element("div", {}, waitingText(file)));
     item.className = "result";
@@ -220,7 +224,7 @@ function refusal({ title, detail, type, request }, { file, item }) {
     element("p", { class: "answer" }, title),
     element("p", {}, detail),
     ...(type ? [element("p", { class: "quiet" }, element("code", {}, type), `, request ${request}`)] : []),
-    element("button", { type: "button", click: again }, "Try again"),
+    ...(HOPELESS.includes(code) ? [] : [element("button", { type: "button", click: again }, "Try again")]),
   );
 }
 

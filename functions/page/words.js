@@ -3,7 +3,17 @@
  * It never calls a picture safe, nor a person's data proven to be in the training set.
  */
 const SYMBOLS = { "flagged": "▲", "not-flagged": "▽", "abstain": "?" };
-const percent = (share) => `${Number((share * 100).toPrecision(2))} %`;
+/** A number and its sign stay on one line. */
+const percent = (share) => `${Number((share * 100).toPrecision(2))}\u00a0%`;
+/** A probability, which rounding must not make a certainty. */
+const chance = (share) =>
+  share > 0.999
+    ? "over 99.9\u00a0%"
+    : share < 0.001
+    ? "under 0.1\u00a0%"
+    : share > 0.99
+    ? `${(share * 100).toFixed(1)}\u00a0%`
+    : percent(share);
 const oneIn = (fpr) => fpr === 0.001 ? "1 in 1,000" : "1 in 100";
 const REASONS = {
   "no-threshold": "Too few unseen people were held out to set a threshold this strict.",
@@ -17,23 +27,28 @@ export function headline({ decision: { answer } }) {
   return `${SYMBOLS[answer]} ${words[answer]}`;
 }
 
-/** The decision as two or three sentences. */
-export function meaning({ decision, fpr, primary }) {
-  const { answer, agreement, reason, detail } = decision;
+/** The decision as a few sentences. @param probe the probe's description: whom its probability speaks of */
+export function meaning({ decision, fpr, primary }, { seen, unseen }) {
+  const { answer, agreement, reason, detail } = decision, { calibrated, probability, interval } = primary;
   const first = answer === "flagged"
     ? `While the model looks at this picture, its layers look as they do for people it was fine-tuned on. Of pictures of unseen people, at most ${
       oneIn(fpr)
     } should come out like this.`
     : answer === "not-flagged"
-    ? "While the model looks at this picture, its layers do not stand out from those for people it has not seen."
+    ? calibrated && probability >= 0.5
+      ? `The layers look more like those for people the model was fine-tuned on than not, but too little for a flag: more than ${
+        oneIn(fpr)
+      } pictures of unseen people score as high or higher.`
+      : "While the model looks at this picture, its layers do not stand out from those for people it has not seen."
     : REASONS[reason] ?? detail;
   const agree = agreement === null
     ? ""
-    : ` ${percent(agreement)} of the layers that can answer say the same.`;
-  const odds = primary.calibrated
-    ? ` The probability is ${percent(primary.probability)}${
-      primary.interval ? ` (${percent(primary.interval.low)} to ${percent(primary.interval.high)})` : ""
-    }.`
+    : ` ${agreement === 1 ? "All" : `${percent(agreement)} of the`} layers that can answer say the same.`;
+  const range = interval ? ` (${chance(interval.low)} to ${chance(interval.high)})` : "";
+  const odds = calibrated
+    ? ` Among ${seen.people} people seen and ${unseen.people} unseen, as the probe was made with, the probability of seen is ${
+      chance(probability)
+    }${range}.`
     : "";
   return first + (answer === "abstain" ? "" : agree + odds);
 }
@@ -60,12 +75,18 @@ export function meansNot({ decision: { answer }, primary, fpr }, probe) {
   }
   if (held) {
     lines.push(
-      `Not certain: held-out people's pictures are told apart with an AUROC of ${
-        held.auroc.toFixed(2)
-      } (0.5 is guessing).`,
+      `Not certain: of two pictures, of a person seen and one unseen, both left out of the fit, the probe scores the right one higher ${
+        Math.round(held.auroc * 100)
+      } times in 100 (AUROC ${held.auroc.toFixed(2)}; guessing: 50).`,
     );
   }
   return lines;
+}
+
+/** How to read the drawing. */
+export function legend({ layers }) {
+  const drawn = layers.some(({ interval }) => interval !== null) ? " Bars: 95\u00a0% intervals." : "";
+  return `One dot a layer, from first to last. Dashed: the threshold, which a flag must exceed; filled dots do. The ringed dot decides.${drawn}`;
 }
 
 /** A probe in one line. */
