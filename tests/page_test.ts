@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { chart, layerLabel, scoreRange, ticks } from "../functions/page/chart.js";
-import { aboutProbe, failure, headline, meaning, meansNot } from "../functions/page/words.js";
+import { aboutProbe, failure, headline, legend, meaning, meansNot } from "../functions/page/words.js";
 import { withService } from "./service_probe.ts";
 
 Deno.test("the page and its files come from here, load nothing else, and keep to a strict policy", () =>
@@ -113,7 +113,9 @@ Deno.test("axis steps are round and lie inside; layers are named by their number
   assert.deepEqual(ticks(-30, 90), [0, 50]);
   assert.equal(layerLabel("layers.12.resid_post@last"), "12");
   assert.equal(layerLabel("vision.blocks.3.mlp@mean"), "3");
-  assert.equal(layerLabel("projector@image-mean"), "projec");
+  assert.equal(layerLabel("projector@image-mean"), "projector");
+  assert.equal(layerLabel("projector@image-mean", 40), "proj.");
+  assert.equal(layerLabel("norm@image-mean", 40), "norm");
 });
 
 const answer = (kind: string, more = {}) => ({
@@ -138,19 +140,37 @@ Deno.test("plain words: what each answer means, and what it never means", () => 
     "▽ Not flagged",
     "? No answer",
   ]);
-  assert.match(meaning(answer("flagged")), /at most 1 in 100 .* 75 % of the layers .* 50 % \(25 % to 75 %\)/);
-  assert.match(meaning({ ...answer("flagged"), fpr: 0.001 }), /at most 1 in 1,000/);
+  assert.match(
+    meaning(answer("flagged"), probe),
+    /at most 1 in 100 .* 75\s% of the layers .* 8 people seen and 9 unseen.* is 50\s% \(25\s% to 75\s%\)/,
+  );
+  assert.match(meaning({ ...answer("flagged"), fpr: 0.001 }, probe), /at most 1 in 1,000/);
+  // Not flagged is not the same as probably unseen: a threshold may ask for more than even odds.
+  const likely = { ...LAYERS[1], probability: 0.9996, interval: { low: 0.5, high: 0.9951, level: 0.95 } };
+  assert.match(
+    meaning(answer("not-flagged", { primary: likely }), probe),
+    /^The layers look more like .* more than 1 in 100 .* is over 99\.9\s% \(50\s% to 99\.5\s%\)\.$/,
+  );
+  const unlikely = { ...likely, probability: 0.0002, interval: null };
+  assert.match(
+    meaning(answer("not-flagged", { primary: unlikely }), probe),
+    /do not stand out .* is under 0\.1\s%\.$/,
+  );
+  const all = { answer: "flagged", agreement: 1, reason: null, detail: "d" };
+  assert.match(meaning(answer("", { decision: all }), probe), / All layers that can answer say the same/);
+  assert.match(legend({ layers: LAYERS }), /Bars: 95\s% intervals\.$/);
+  assert.doesNotMatch(legend({ layers: [{ interval: null }] }), /Bars/);
   const none = { answer: "abstain", agreement: null, reason: "no-evidence", detail: "d" };
-  assert.match(meaning(answer("", { decision: none })), /no better than chance/);
-  assert.doesNotMatch(meaning(answer("", { decision: none })), /probability/);
-  assert.equal(meaning(answer("", { decision: { ...none, reason: "new-reason" } })), "d");
+  assert.match(meaning(answer("", { decision: none }), probe), /no better than chance/);
+  assert.doesNotMatch(meaning(answer("", { decision: none }), probe), /probability/);
+  assert.equal(meaning(answer("", { decision: { ...none, reason: "new-reason" } }), probe), "d");
   assert.match(
     meansNot(answer("flagged"), probe).join("\n"),
     /^Not that this person's data was in the training set/,
   );
   assert.match(
     meansNot(answer("not-flagged"), probe).join("\n"),
-    /never seen this person: .* 60 % were flagged\.\n.*0\.90/,
+    /never seen this person: .* 60\s% were flagged\.\n.* 90 times in 100 \(AUROC 0\.90/,
   );
   const rough = answer("flagged", { primary: { ...LAYERS[1], calibrated: false } });
   assert.match(meansNot(rough, probe).join("\n"), /Not a probability/);
