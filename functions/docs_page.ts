@@ -16,6 +16,7 @@ a { color: var(--accent); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 code, pre { font-family: ui-monospace, monospace; font-size: 0.875em; }
 code { overflow-wrap: anywhere; }
+td code { overflow-wrap: normal; }
 nav ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 0.25rem 1rem; }
 nav a { display: inline-block; padding: 0.2rem 0; }
 pre { overflow-x: auto; padding: 0.75rem; border: 1px solid #8886; border-radius: 0.375rem; }
@@ -29,9 +30,9 @@ const refName = (schema: Json): string => String(schema.$ref ?? "").split("/").a
 function typeOf(content: unknown): Markup[] {
   return Object.entries(content as Record<string, { schema: Json; itemSchema?: Json }> ?? {}).map(
     ([type, { schema, itemSchema }]) => {
-      const name = refName(itemSchema ?? schema);
+      const name = refName(itemSchema ?? schema), [kind, form] = type.split("/"); // a line may break between them
       return html`
-        <code>${type}</code>${name
+        <code>${kind}/<wbr>${form}</code>${name
           ? html`
             <a href="#${name}">${name}</a>
           `
