@@ -14,12 +14,16 @@ export interface Page {
   press(key: string): Promise<void>;
   /** Chooses files in the input that the selector finds. */
   choose(selector: string, files: string[]): Promise<void>;
+  /** Drags files over what the selector finds and lets them go there. */
+  drop(selector: string, files: string[]): Promise<void>;
   /** Sets the window's size in CSS pixels and the colour scheme. */
   look(width: number, height: number, scheme: "light" | "dark"): Promise<void>;
   /** A PNG of the whole page. */
   picture(path: string): Promise<void>;
   /** Lines of the console, errors of scripts and requests to other origins so far. */
   problems: string[];
+  /** Addresses asked for so far. */
+  requests: string[];
 }
 
 interface Message {
@@ -80,7 +84,8 @@ async function debuggerAddress(profile: string): Promise<string> {
 }
 
 async function openPage(socket: WebSocket, origin: string): Promise<Page> {
-  const open = new Map<number, PromiseWithResolvers<unknown>>(), problems: string[] = [];
+  const open = new Map<number, PromiseWithResolvers<unknown>>();
+  const problems: string[] = [], requests: string[] = [];
   const target: { sessionId?: string } = {};
   let last = 0;
   socket.onmessage = ({ data }) => {
@@ -89,6 +94,7 @@ async function openPage(socket: WebSocket, origin: string): Promise<Page> {
       if (error) open.get(id)!.reject(new Error(error.message));
       else open.get(id)!.resolve(result);
     }
+    if (method === "Network.requestWillBeSent") requests.push((params!.request as { url: string }).url);
     const trouble = method && told(method, params!, origin);
     if (trouble) problems.push(trouble);
   };
@@ -125,6 +131,7 @@ async function openPage(socket: WebSocket, origin: string): Promise<Page> {
     evaluate,
     until,
     problems,
+    requests,
     async go(url) {
       await call("Page.navigate", { url });
       await until(`document.readyState === "complete"`);
@@ -143,6 +150,16 @@ async function openPage(socket: WebSocket, origin: string): Promise<Page> {
         selector,
       });
       await call("DOM.setFileInputFiles", { nodeId, files });
+    },
+    async drop(selector, files) {
+      const [x, y] = await evaluate<number[]>(
+        `(({ left, top, width, height }) => [left + width / 2, top + height / 2])(` +
+          `document.querySelector(${JSON.stringify(selector)}).getBoundingClientRect())`,
+      );
+      const data = { items: [], files, dragOperationsMask: 1 };
+      for (const type of ["dragEnter", "dragOver", "drop"]) {
+        await call("Input.dispatchDragEvent", { type, x, y, data });
+      }
     },
     async look(width, height, scheme) {
       const mobile = width < 500;
