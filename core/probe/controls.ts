@@ -15,7 +15,7 @@ import {
 } from "./design.ts";
 import { type LogisticSolver, logisticSolver, narrowRows } from "./logistic.ts";
 import { accuracy } from "./metrics.ts";
-import { splitByImage } from "./splits.ts";
+import { type Split, splitByImage } from "./splits.ts";
 
 export interface SelectivityOptions extends ProbeOptions {
   /** Control tasks: ways to call as many people seen as there are, by lot. */
@@ -26,6 +26,8 @@ export interface SelectivityOptions extends ProbeOptions {
   splits?: number;
   /** Of the first split, the next ones count up from it; 42 unless told. */
   seed?: number;
+  /** Where each fit stops, see `LogisticOptions`; 1e-3 unless told. */
+  tolerance?: number;
 }
 
 export interface Selectivity {
@@ -49,7 +51,7 @@ export function selectivity(
   options: SelectivityOptions,
   random: Random,
 ): Selectivity {
-  const { tasks, testSize = 0.2, splits = 5, seed = 42, c } = options;
+  const { tasks, testSize = 0.2, splits = 5, seed = 42, c, tolerance = 1e-3 } = options;
   if (!(Number.isInteger(tasks) && tasks >= 2)) {
     throw new InputError(`Cannot measure selectivity with ${tasks} control tasks: expected at least 2`);
   }
@@ -62,7 +64,9 @@ export function selectivity(
   );
   const score = (labels: Uint8Array) => {
     let sum = 0;
-    for (let k = 0; k < splits; k++) sum += splitAccuracy(solver, labels, testSize, seed + k);
+    for (let k = 0; k < splits; k++) {
+      sum += splitAccuracy(solver, labels, splitByImage(labels, testSize, seed + k), tolerance);
+    }
     return sum / splits;
   };
   const task = score(design.labels);
@@ -78,9 +82,14 @@ export function selectivity(
   return { task, control, value, ci95: [value - half, value + half] };
 }
 
-function splitAccuracy(solver: LogisticSolver, labels: Uint8Array, testSize: number, seed: number): number {
-  const { train, test } = splitByImage(labels, testSize, seed), scores = new Float64Array(test.length);
-  solver.fit(train, labels, 1e-3);
+function splitAccuracy(
+  solver: LogisticSolver,
+  labels: Uint8Array,
+  { train, test }: Split,
+  tolerance: number,
+): number {
+  const scores = new Float64Array(test.length);
+  solver.fit(train, labels, tolerance);
   solver.scores(test, scores);
   return accuracy(Uint8Array.from(test, (row) => labels[row]), scores);
 }

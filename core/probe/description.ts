@@ -21,6 +21,8 @@ export interface DescriptionOptions extends ProbeOptions {
   tasks?: number;
   /** What is kept together: "person" unless told; "row" lets the receiver recognise people, which is what it must not do. */
   unit?: "person" | "row";
+  /** Where each fit stops, see `LogisticOptions`; 1e-3 unless told. */
+  tolerance?: number;
 }
 
 export interface Description {
@@ -44,7 +46,7 @@ export function descriptionLength(
   options: DescriptionOptions,
   random: Random,
 ): Description {
-  const { c = 1, orders = 8, tasks = 8, unit = "person" } = options;
+  const { c = 1, orders = 8, tasks = 8, unit = "person", tolerance = 1e-3 } = options;
   checkDesign(x, design);
   const people = groupPeople(design), n = x.n;
   const rows = narrowRows(prepareRows(x, design.scene, options));
@@ -54,7 +56,7 @@ export function descriptionLength(
     let sum = 0;
     for (let k = 0; k < count; k++) {
       const stream = random.split(name, k), labels = labelsOf(stream.split("labels"));
-      sum += codeLength(solvers, labels, balancedOrder(units, labels, stream)) / count;
+      sum += codeLength(solvers, labels, balancedOrder(units, labels, stream), tolerance) / count;
     }
     return sum;
   };
@@ -67,7 +69,12 @@ export function descriptionLength(
  * Bits of the labels in this order of units: the first sixteenth at one bit a row, then blocks that double what is known, each by a
  * probe fitted on all before it. The penalty that does best is named first.
  */
-function codeLength(solvers: readonly LogisticSolver[], labels: Uint8Array, order: Int32Array[]): number {
+function codeLength(
+  solvers: readonly LogisticSolver[],
+  labels: Uint8Array,
+  order: Int32Array[],
+  tolerance: number,
+): number {
   const lengths = solvers.map(() => Math.log2(solvers.length));
   // Both kinds must be known before a probe can be: with a balanced order the first two units are enough.
   const first = Math.max(
@@ -80,7 +87,7 @@ function codeLength(solvers: readonly LogisticSolver[], labels: Uint8Array, orde
     const train = flat(order.slice(0, known)), block = flat(order.slice(known, 2 * known));
     const scores = new Float64Array(block.length);
     solvers.forEach((solver, k) => {
-      solver.fit(train, labels, 1e-3);
+      solver.fit(train, labels, tolerance);
       solver.scores(block, scores);
       block.forEach((row, i) => lengths[k] += bitsOf(labels[row] ? scores[i] : -scores[i]));
     });

@@ -35,12 +35,15 @@ const LEVEL = 1.6448536269514722, POWER = 0.8416212335729143;
 /** Permuted labellings that the scores' spread is averaged over. */
 const LABELLINGS = 12;
 
-/** Splits the variance of scores, of people not fitted and under permuted labels, into that between and within people. */
+/**
+ * Splits the variance of scores, of people not fitted and under permuted labels, into that between and within people.
+ * @param nullDraws of the sound probe; fits stop at `tolerance`, 1e-3 unless told
+ */
 export function spreadOf(
   x: FeatureMatrix,
   design: Design,
   nullDraws: Float64Array,
-  options: ProbeOptions,
+  { tolerance = 1e-3, ...options }: ProbeOptions & { tolerance?: number },
   random: Random,
 ): Spread {
   const people = groupPeople(design), count = people.rows.length;
@@ -55,7 +58,7 @@ export function spreadOf(
     const stream = random.split(k), labels = controlLabels(people, x.n, stream.split("labels"));
     const order = [1, 0].flatMap((side) => people.rows.filter(([row]) => labels[row] === side));
     for (const fitted of personPartitions(seen, count - seen, 2, stream)) {
-      solver.fit(Int32Array.from(order.flatMap((rows, i) => fitted[i] ? [...rows] : [])), labels, 1e-3);
+      solver.fit(Int32Array.from(order.flatMap((rows, i) => fitted[i] ? [...rows] : [])), labels, tolerance);
       const scores = order.filter((_, i) => !fitted[i]).map((rows) => {
         const out = new Float64Array(rows.length);
         solver.scores(rows, out);

@@ -109,7 +109,7 @@ const probeSchema = z.strictObject({
   partitions: z.number().int().positive().default(24),
   draws: z.number().int().positive().default(200),
   c: z.number().positive().default(1),
-  /** Where each fit of the sound way stops, see `SoundOptions`. */
+  /** Where each fit of the sound way and of its controls stops, see `SoundOptions`. */
   tolerance: z.number().positive().optional(),
   /** Choose C of these by people left out within the fitted ones; none for `c` alone. */
   cGrid: z.array(z.number().positive()).default([]),

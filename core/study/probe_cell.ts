@@ -144,7 +144,12 @@ export async function probeCell(
     features,
     blind: { auroc: blind.auroc, null95: blind.null95, p: blind.p },
     calibration: { feature: primary, ...calibration },
-    power: powerOf(x, design, scenes, fitted.permuted[primary], { c, centerScenes, standardize }, seed),
+    power: powerOf(x, design, scenes, fitted.permuted[primary], {
+      c,
+      centerScenes,
+      standardize,
+      tolerance: probe.tolerance,
+    }, seed),
     seconds: (performance.now() - start) / 1000,
   };
   step(total, "");
@@ -198,11 +203,13 @@ function controlsOf(
       testSize: faithful.testSize,
       seed: faithful.seed,
       tasks: probe.controlTasks,
+      tolerance: probe.tolerance,
     }, new Random(seed, "control")),
     description: descriptionLength(x, design, {
       c,
       centerScenes: probe.centerScenes,
       standardize: probe.standardize,
+      tolerance: probe.tolerance,
     }, new Random(seed, "description")),
   };
 }
@@ -213,7 +220,7 @@ function powerOf(
   design: Design,
   scenes: number,
   { nullDraws }: SoundResult,
-  options: ProbeOptions,
+  options: ProbeOptions & { tolerance?: number },
   seed: number,
 ): ProbeResult["power"] {
   const spread = spreadOf(x, design, nullDraws, options, new Random(seed, "power"));
