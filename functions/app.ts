@@ -243,6 +243,10 @@ export function createApp(deps: Deps): Hono<AppEnv> {
 
   /** Lets a request in that has a key with the scope, where keys are asked for, and is within its rate. */
   async function enter(c: Ctx, scope?: Scope): Promise<Caller> {
+    if (scope && deps.stopping?.()) {
+      const headers = { "retry-after": "1", "connection": "close" };
+      throw new Problem("not-ready", "The service is stopping and takes no more work", headers);
+    }
     const address = c.env?.address;
     // The address first: guessing keys is held back too.
     if (address !== undefined) await holdOne(deps.rates?.address, address);

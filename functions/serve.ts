@@ -10,7 +10,7 @@ export interface Listening {
   url: string;
   /** Settles when the server has stopped, or when the grace is over: then the host should exit. */
   finished: Promise<void>;
-  /** Listens no more and waits for the requests under way, but no longer than the grace. */
+  /** Takes no more work, answers the requests under way, but no longer than the grace, and listens no more. */
   stop(): Promise<void>;
 }
 
@@ -33,7 +33,8 @@ export const isLoopback = (host: string): boolean => /^(localhost|127(\.\d+){3}|
 /** Starts the service. @throws InputError when it cannot listen there */
 export function serveApp(deps: Deps, options: ServeOptions = {}): Listening {
   const { host = "127.0.0.1", port = 0, signal, graceMs = 10_000, memoryBytes = 0 } = options;
-  let stopping = false;
+  let stopping = false, underWay = 0;
+  const answered = Promise.withResolvers<void>();
   const app = createApp({
     ...deps,
     stopping: () => stopping,
@@ -41,11 +42,21 @@ export function serveApp(deps: Deps, options: ServeOptions = {}): Listening {
     gauges: [{ name: "process_resident_memory_bytes", help: "Resident memory.", read: rss }],
   });
   const finished = Promise.withResolvers<void>();
+  const leave = () => {
+    if (--underWay === 0 && stopping) answered.resolve();
+  };
   let server: Deno.HttpServer<Deno.NetAddr>;
   try {
     server = Deno.serve(
       { hostname: host, port, onListen: () => {} },
-      (request, { remoteAddr }) => app.fetch(request, deps.rates ? { address: remoteAddr.hostname } : {}),
+      (request, { remoteAddr, completed }) => {
+        // What comes after the stop is refused at once: only what came before is waited for.
+        if (!stopping) {
+          underWay++;
+          completed.then(leave, leave);
+        }
+        return app.fetch(request, deps.rates ? { address: remoteAddr.hostname } : {});
+      },
     );
   } catch (error) {
     throw new InputError(`Cannot listen on ${host} port ${port}: ${messageOf(error)}`);
@@ -54,6 +65,8 @@ export function serveApp(deps: Deps, options: ServeOptions = {}): Listening {
   async function stop(): Promise<void> {
     stopping = true;
     const timer = setTimeout(finished.resolve, graceMs);
+    // Deno's shutdown cuts off bodies that are still arriving, so it comes after them.
+    if (underWay > 0) await Promise.race([answered.promise, finished.promise]);
     server.shutdown().then(finished.resolve, finished.reject);
     await finished.promise;
     clearTimeout(timer);
