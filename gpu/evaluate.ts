@@ -17,8 +17,9 @@ export interface Evaluation {
   accuracy: number;
   /** For each sample, in order, whether each of its answers was right. */
   right: boolean[][];
-  /** For each sample its mean -log p. */
+  /** For each sample its mean -log p, and the supervised tokens that it is over. */
   losses: number[];
+  tokens: number[];
 }
 
 /** @param microTokens tokens that one pass packs at most */
@@ -28,8 +29,8 @@ export async function evaluate(
   samples: readonly EncodedSample[],
   microTokens = 4096,
 ): Promise<Evaluation> {
-  const right: boolean[][] = [], losses: number[] = [];
-  let total = 0, tokens = 0;
+  const right: boolean[][] = [], losses: number[] = [], tokens: number[] = [];
+  let total = 0, all = 0;
   for (const batch of microBatches(samples, microTokens, model)) {
     using _scope = gpu.pool.scope();
     const tape = new Tape(gpu, false);
@@ -48,10 +49,17 @@ export async function evaluate(
     for (const { nll, n, answers } of sums) {
       right.push(answers);
       losses.push(nll / n);
+      tokens.push(n);
       total += nll;
-      tokens += n;
+      all += n;
     }
   }
-  const all = right.flat();
-  return { loss: total / tokens, accuracy: all.filter(Boolean).length / all.length, right, losses };
+  const answers = right.flat();
+  return {
+    loss: total / all,
+    accuracy: answers.filter(Boolean).length / answers.length,
+    right,
+    losses,
+    tokens,
+  };
 }

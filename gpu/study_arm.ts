@@ -13,11 +13,13 @@ import { type ArmContext, type ArmPlan, armSample, type ProbeScene } from "../co
 import { canonical, type Cell, primaryOf } from "../core/study/cells.ts";
 import { type StudyConfig, type StudyModel, tapRequests } from "../core/study/config.ts";
 import { smoothLosses } from "../core/study/curve.ts";
+import { ANSWERS, type Answers } from "../core/study/evidence.ts";
 import type { TuneResult } from "../core/study/results.ts";
 import type { Gpu } from "./device.ts";
 import { extract, type FeatureRows } from "./extract.ts";
 import { openRun, openSession, type Session, type SessionOptions, writeTrained } from "./session.ts";
 import { writeShown } from "./study_heatmap.ts";
+import type { Judgement } from "./study_vqa.ts";
 import { type StepMetrics, train, type TrainConfig, trainSchema } from "./train.ts";
 
 /** Encoded pictures kept between epochs. */
@@ -137,9 +139,12 @@ export async function finishTune(
   { session, result }: Tuned,
   folder: Folder,
   cell: Cell,
-  vqa: TuneResult["vqa"],
+  { before, after }: { before: Judgement; after: Judgement },
 ): Promise<void> {
-  await folder.write("tune.json", JSON.stringify({ ...result, vqa }, null, 1) + "\n");
+  const answers: Answers = { before: before.round, after: after.round };
+  await folder.write(ANSWERS, JSON.stringify(answers, null, 1) + "\n");
+  const tuned: Omit<TuneResult, "seconds"> = { ...result, vqa: { before: before.vqa, after: after.vqa } };
+  await folder.write("tune.json", JSON.stringify(tuned, null, 1) + "\n");
   const { lora = null, trainable, text } = sessionOptions(model, arm.name, context.seed);
   const files = await folder.list();
   await writeManifest(folder, {

@@ -64,6 +64,8 @@ function answerTokens({ encoder }: Session, question: string, answer: string): n
 }
 
 export interface Weighed {
+  /** Of each token, in nats. */
+  logProbs: Float64Array;
   /** log p of the whole answer, in nats. */
   total: number;
   /** The same a token. */
@@ -91,7 +93,7 @@ export async function weighAnswers(
     const scores = await scoreContinuations(context, tokens, { microTokens });
     return scores.map((logProbs) => {
       const total = logProbs.reduce((sum, x) => sum + x, 0);
-      return { total, mean: total / logProbs.length };
+      return { logProbs, total, mean: total / logProbs.length };
     });
   } finally {
     closeContext(context);

@@ -9,10 +9,11 @@ import { type ArmContext, armSample, planArm } from "../core/study/arms.ts";
 import type { StudyConfig } from "../core/study/config.ts";
 import {
   type BatchLine,
-  measureOf,
+  measureSets,
   type MiniBatch,
   type ParameterSet,
   planBatches,
+  type SetProducts,
   summariseGradients,
   type TrajectoryLine,
 } from "../core/study/gradients.ts";
@@ -212,24 +213,30 @@ async function compareBatch(step: Comparison, entry: MiniBatch, directed: boolea
 
   const all = parameterSets({ slabs, lora }, ["all"], "")[0];
   const whole = (parts: readonly InnerProducts[]) => sumProducts(all.members.map((i) => parts[i]));
+  const products: Record<string, SetProducts> = {}, seen: Record<string, InnerProducts> = {};
+  const wholes: Record<string, InnerProducts> = {};
   const line: BatchLine = { batch, index, measures: {}, squares: {}, alignment: {} };
   const cleanDirection = directed ? whole(found.shift()!) : undefined;
-  if (cleanDirection) line.alignment.clean = cosineOf(cleanDirection) ?? 0;
+  if (cleanDirection) {
+    seen.clean = cleanDirection;
+    line.alignment.clean = cosineOf(cleanDirection) ?? 0;
+  }
   for (const version of versions) {
-    const parts = found.shift()!, { aa, bb, dd } = whole(parts), measures: BatchLine["measures"][string] = {};
-    for (const set of sets) {
-      const measure = measureOf(parts, set, joined);
-      if (measure) measures[set.name] = measure;
-    }
-    line.measures[version] = measures;
+    const parts = found.shift()!,
+      { aa, bb, dd } = wholes[version] = whole(parts),
+      measured = measureSets(parts, sets, joined);
+    line.measures[version] = measured.measures;
+    products[version] = measured.products;
     line.squares.clean = bb;
     if (version === "private") line.squares.private = aa;
     if (!cleanDirection || !ALIGNED.includes(version)) continue;
-    const direction = whole(found.shift()!), norm = Math.sqrt(dd * direction.bb);
+    const direction = whole(found.shift()!);
+    seen[version] = direction;
+    const norm = Math.sqrt(dd * direction.bb);
     line.alignment[version] = cosineOf(direction) ?? 0;
     line.alignment[`${version} excess`] = norm > 0 ? (direction.ab - cleanDirection.ab) / norm : 0;
   }
-  return line;
+  return { ...line, products, whole: wholes, ...(cleanDirection && { directed: seen }) };
 }
 
 /** Tokens of a pass that cut the samples in about two. */

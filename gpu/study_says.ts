@@ -9,6 +9,7 @@ import type { Person } from "../core/privacy/people.ts";
 import { type ArmContext, type ArmPlan, type ProbeScene, throughEncoder } from "../core/study/arms.ts";
 import { maxRenyi, RENYI_ORDERS, RENYI_SHARE } from "../core/study/attacks.ts";
 import type { StudyConfig } from "../core/study/config.ts";
+import type { Asked, Judged, Weighing } from "../core/study/evidence.ts";
 import { alternativePeople, exposure } from "../core/study/exposure.ts";
 import type { SaysResult } from "../core/study/results.ts";
 import { type FieldQuestion, fieldQuestions, memberTurns, summariseSays } from "../core/study/says.ts";
@@ -44,6 +45,12 @@ interface Asking {
   step(): void;
 }
 
+export interface SaysCell {
+  result: SaysResult;
+  /** What it was worked out from. */
+  asked: Asked;
+}
+
 /** Asks one arm's model about everybody. @param scenes the study's probed pictures @throws InputError as the file says */
 export async function saysCell(
   session: Session,
@@ -51,7 +58,7 @@ export async function saysCell(
   context: ArmContext,
   scenes: readonly ProbeScene[],
   { says, draws, partitions, microTokens = 4096, signal, onProgress }: SaysSettings,
-): Promise<SaysResult> {
+): Promise<SaysCell> {
   const start = performance.now();
   const { seed, source, people: { U0, U1, U2, once }, encoding, questions } = context;
   const people = [...U1, ...U2], asked = fieldQuestions(says.prompts, questions.who);
@@ -71,11 +78,13 @@ export async function saysCell(
     signal,
     step: () => onProgress?.(++done, total),
   };
-  const rows: SaysResult["people"] = [];
+  const rows: SaysResult["people"] = [], weighings: Weighing[] = [];
+  const setOf = (p: number) => p < U1.length ? "U1" : "U2";
   for (const question of asked) {
     for (const shown of [true, false]) {
-      const setOf = (p: number) => p < U1.length ? "U1" : "U2";
-      rows.push(...(await askField(asking, question, shown)).map((row, p) => ({ set: setOf(p), ...row })));
+      const field = await askField(asking, question, shown);
+      rows.push(...field.rows.map((row, p) => ({ set: setOf(p), ...row })));
+      weighings.push(...field.weighings);
     }
   }
   const saysSeen = await askSeen(asking, says.prompts.seen);
@@ -86,17 +95,28 @@ export async function saysCell(
       picture: marked[p],
     }))
   );
+  const { scores, read } = await attackScores(asking, examples);
+  const dots = session.slabs.length ? await gradientDots(asking, examples) : undefined;
   const result = summariseSays({
     arm: arm.name,
     seed,
     candidates: says.alternatives + 1,
     sets: { seen: U1.length, unseen: U2.length },
     people: rows,
-    saysSeen,
-    scores: await attackScores(asking, examples),
-    dots: session.slabs.length ? await gradientDots(asking, examples) : undefined,
+    saysSeen: saysSeen.map((answers) => answers.map((answer) => yesNo(answer) === "yes")),
+    scores,
+    dots,
   }, { draws, partitions });
-  return { ...result, seconds: (performance.now() - start) / 1000 };
+  const judged = people.flatMap(({ username }, p) =>
+    items.map((_, scene): Judged => ({
+      ...{ person: username, set: setOf(p), scene, seen: saysSeen[p][scene] },
+      ...read[p * items.length + scene],
+    }))
+  );
+  return {
+    result: { ...result, seconds: (performance.now() - start) / 1000 },
+    asked: { weighings, judged, dots: dots?.map((row) => [...row]) ?? null },
+  };
 }
 
 function markedPictures(scenes: readonly ProbeScene[], scene: number, people: readonly Person[]): Picture[] {
@@ -116,7 +136,7 @@ async function askField(
   { session, people, others, scenes, maxTokens, microTokens, signal, step }: Asking,
   { field, question }: FieldQuestion,
   shown: boolean,
-): Promise<Omit<SaysResult["people"][number], "set">[]> {
+): Promise<{ rows: Omit<SaysResult["people"][number], "set">[]; weighings: Weighing[] }> {
   const truths = people.map((person) => person[field]), decoys = others.map((person) => person[field]);
   const askOf = (scene: number, p: number): Ask => ({
     id: `says/${scene}/${shown ? people[p].username : "clean"}`,
@@ -125,7 +145,7 @@ async function askField(
   });
   const asks = shown ? people.map((_, p) => askOf(0, p)) : [askOf(0, 0)];
   const answers = await askAll(session, asks, { maxTokens, microTokens, signal });
-  const sums = people.map(() => ({ log_prob: 0, exposure: 0 }));
+  const sums = people.map(() => ({ log_prob: 0, exposure: 0 })), weighings: Weighing[] = [];
   for (let scene = 0; scene < scenes.length; scene++) {
     // Without a watermark the question is one for all, and so is the weighing of the alternatives.
     for (const group of shown ? people.map((_, p) => [p]) : [[...people.keys()]]) {
@@ -137,28 +157,33 @@ async function askField(
         sums[p].log_prob += weighed[i].mean / scenes.length;
         sums[p].exposure += exposure(weighed[i].total, alternatives) / scenes.length;
       });
+      weighings.push({
+        ...{ field, question, shown, scene, alternatives },
+        truths: group.map((p, i) => ({
+          ...{ person: people[p].username, text: truths[p], log_probs: [...weighed[i].logProbs] },
+        })),
+      });
       step();
     }
   }
-  return people.map(({ username }, p) => {
+  const rows = people.map(({ username }, p) => {
     const answer = answers[shown ? p : 0];
     const match = { exact: isExact(answer, truths[p]), fuzzy: fuzzy(answer, truths[p]) };
     return { person: username, field, question, shown, answer, ...match, ...sums[p] };
   });
+  return { rows, weighings };
 }
 
-/** Whether the model says yes to having seen each person, a list over the scenes. */
+/** What the model says to having seen each person, a list over the scenes. */
 async function askSeen(
   { session, people, scenes, maxTokens, microTokens, signal }: Asking,
   question: string,
-): Promise<boolean[][]> {
+): Promise<string[][]> {
   const asks = people.flatMap(({ username }, p) =>
     scenes.map(({ marked }, s): Ask => ({ id: `seen/${s}/${username}`, question, pictures: [marked[p]] }))
   );
-  const yes = (await askAll(session, asks, { maxTokens, microTokens, signal })).map((answer) =>
-    yesNo(answer) === "yes"
-  );
-  return people.map((_, p) => yes.slice(p * scenes.length, (p + 1) * scenes.length));
+  const said = await askAll(session, asks, { maxTokens, microTokens, signal });
+  return people.map((_, p) => said.slice(p * scenes.length, (p + 1) * scenes.length));
 }
 
 /** A picture and the conversation that training would have had about it. */
@@ -171,11 +196,14 @@ interface Example {
 const encode = ({ encoder }: Session, { id, turns, picture }: Example): EncodedSample =>
   encoder.train(id, turns, [picture]);
 
-/** The loss attack (Yeom et al. 2018) and MaxRényi-K % on the model's own answer to the question, a score a person. */
+/**
+ * The loss attack (Yeom et al. 2018) and MaxRényi-K % on the model's own answer to the question, a score a person; and
+ * what they read off each example.
+ */
 async function attackScores(
   { session, maxTokens, microTokens, signal }: Asking,
   examples: readonly Example[][],
-): Promise<Record<string, number[]>> {
+): Promise<{ scores: Record<string, number[]>; read: Pick<Judged, "loss" | "said" | "entropies">[] }> {
   const flat = examples.flat(), { encoder } = session;
   const { losses } = await evaluate(
     session.gpu,
@@ -189,12 +217,10 @@ async function attackScores(
     pictures: [picture],
   }));
   const said = await askAll(session, asks, { maxTokens, microTokens, signal });
-  const entropies: number[][] = [];
+  const entropies: number[][][] = [];
   for (const [i, { id, question, pictures }] of asks.entries()) {
     const sample = encoder.judge(id, [{ question, answer: said[i] }], pictures);
-    entropies.push(
-      (await answerEntropies(session, sample, RENYI_ORDERS)).map((list) => maxRenyi(list, RENYI_SHARE)),
-    );
+    entropies.push(await answerEntropies(session, sample, RENYI_ORDERS));
   }
   const scenes = examples[0].length;
   const ofPeople = (values: readonly number[]) =>
@@ -204,9 +230,14 @@ async function attackScores(
   const scores: Record<string, number[]> = { loss: ofPeople(losses) };
   RENYI_ORDERS.forEach((order, k) => {
     const name = order === Infinity ? "∞" : order;
-    scores[`MaxRényi-${RENYI_SHARE * 100} %, order ${name}`] = ofPeople(entropies.map((list) => list[k]));
+    scores[`MaxRényi-${RENYI_SHARE * 100} %, order ${name}`] = ofPeople(
+      entropies.map((orders) => maxRenyi(orders[k], RENYI_SHARE)),
+    );
   });
-  return scores;
+  return {
+    scores,
+    read: flat.map((_, i) => ({ loss: losses[i], said: said[i], entropies: entropies[i] })),
+  };
 }
 
 /** Bytes of gradients that are held together; beyond, only every n-th value is kept. */

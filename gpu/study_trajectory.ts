@@ -3,7 +3,7 @@
  * an arm's. Each is to the bit what `train` does alone; their gradients are compared before clipping.
  */
 import type { EncodedSample } from "../core/data/pack.ts";
-import { measureOf, type ParameterSet, type TrajectoryLine } from "../core/study/gradients.ts";
+import { measureSets, type ParameterSet, type TrajectoryLine } from "../core/study/gradients.ts";
 import type { Gpu } from "./device.ts";
 import { gradientProducts } from "./gradients.ts";
 import { pointInto, type Slab } from "./nn/params.ts";
@@ -47,16 +47,13 @@ export async function compareTrajectories(
       }
       if (step % every !== 0) continue;
       const { shares, finish } = gradientProducts(gpu, [twins, "grad"], [slabs, "grad"]);
-      const parts = finish((await gpu.read(shares))[0]), measures: TrajectoryLine["measures"] = {};
-      for (const set of sets) {
-        const measure = measureOf(parts, set, joined);
-        if (measure) measures[set.name] = measure;
-      }
+      const { measures, products } = measureSets(finish((await gpu.read(shares))[0]), sets, joined);
       const [loss, other] = done.map(({ loss }) => loss.reduce((a, b) => a + b, 0));
       await onLine({
         ...{ arm: arms[1], step: step + 1, measures },
         losses: [loss, other],
         norms: [done[0].norm, done[1].norm],
+        products,
       });
     }
   } finally {

@@ -4,6 +4,7 @@
  */
 import { InputError } from "../core/errors.ts";
 import type { SourceItem } from "../core/study/arms.ts";
+import type { Round } from "../core/study/evidence.ts";
 import type { Vqa } from "../core/study/results.ts";
 import { scoreAnswers } from "../core/study/text_match.ts";
 import { evaluate } from "./evaluate.ts";
@@ -21,12 +22,18 @@ export interface VqaOptions {
 /** A picture's questions; `references` has several right answers a turn where there are, else the turn's own counts. */
 export type VqaItem = SourceItem & { references?: readonly (readonly string[])[] };
 
+export interface Judgement {
+  vqa: Vqa;
+  /** What it was judged by. */
+  round: Round;
+}
+
 /** Answers to every turn of every item, judged. @throws InputError without items */
 export async function vqaOf(
   session: Session,
   items: readonly VqaItem[],
   { maxTokens = 16, microTokens = 4096, signal }: VqaOptions = {},
-): Promise<Vqa> {
+): Promise<Judgement> {
   if (!items.length) throw new InputError("Cannot judge answers: there is no held-out picture");
   const { encoder } = session;
   const asks = items.flatMap(({ id, turns, pictures }): Ask[] =>
@@ -37,11 +44,19 @@ export async function vqaOf(
     turns.map(({ answer }, t) => references?.[t] ?? [answer])
   );
   const scores = scoreAnswers(said.map((text, i) => ({ said: text, references: references[i] })));
-  const { loss } = await evaluate(
+  const { loss, losses, tokens } = await evaluate(
     session.gpu,
     session.model,
     items.map(({ id, turns, pictures }) => encoder.judge(id, turns, pictures)),
     microTokens,
   );
-  return { samples: items.length, answers: said.length, loss, ...scores };
+  return {
+    vqa: { samples: items.length, answers: said.length, loss, ...scores },
+    round: {
+      answers: asks.map(({ id, question }, i) => ({
+        ...{ id, question, said: said[i], references: [...references[i]] },
+      })),
+      losses: items.map(({ id }, i) => ({ id, loss: losses[i], tokens: tokens[i] })),
+    },
+  };
 }

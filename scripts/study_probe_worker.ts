@@ -6,8 +6,10 @@
 /// <reference lib="deno.worker" />
 import { messageOf } from "../core/errors.ts";
 import { readManifest } from "../core/formats/manifest.ts";
+import { encodeSafetensors } from "../core/formats/safetensors.ts";
 import { type FeatureData, readActivations } from "../core/probe/activations.ts";
 import { saveProbe } from "../core/probe/stored.ts";
+import { PIXELS } from "../core/study/evidence.ts";
 import { probeCell, type ProbeCellSettings } from "../core/study/probe_cell.ts";
 import { DiskFolder } from "./folder.ts";
 import { finishCell, isPlain } from "./study_cell.ts";
@@ -50,7 +52,8 @@ self.onmessage = async ({ data: job }: MessageEvent<ProbeJob>) => {
       tensors,
       { parents: { activations: hash } },
     );
-    const { seconds, ...rest } = result;
+    const { seconds, ...rest } = result, { data, dim } = job.pixels;
+    await folder.write(PIXELS, encodeSafetensors({ pixels: { shape: [data.length / dim, dim], data } }));
     await finishCell(folder, "probe.json", rest, { seconds, cell: job.cell, seed: job.settings.seed });
     post({ seconds });
   } catch (error) {

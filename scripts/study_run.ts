@@ -8,14 +8,15 @@ import { planArm, type ProbeScene } from "../core/study/arms.ts";
 import { blindPixels } from "../core/study/blind.ts";
 import { canonical, type Cell, type Chain, primaryOf, tuningOf } from "../core/study/cells.ts";
 import type { StudyModel } from "../core/study/config.ts";
-import { tuneSchema, type Vqa } from "../core/study/results.ts";
+import { ASKED } from "../core/study/evidence.ts";
+import { tuneSchema } from "../core/study/results.ts";
 import { unitsOf, workOf } from "../core/study/work.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Session } from "../gpu/session.ts";
 import { activationsCell, type ArmRun, finishTune, openArm, tuneArm } from "../gpu/study_arm.ts";
 import { gradientCell, type GradientRun } from "../gpu/study_gradients.ts";
 import { saysCell } from "../gpu/study_says.ts";
-import { vqaOf } from "../gpu/study_vqa.ts";
+import { type Judgement, vqaOf } from "../gpu/study_vqa.ts";
 import { type Progress, progress } from "./progress.ts";
 import {
   cellFolder,
@@ -48,7 +49,7 @@ interface Shop extends StudyRun {
   contextOf(data: string, seed: number): Promise<SeedContext>;
   baseOf(model: StudyModel): Promise<Folder>;
   /** Answers before any step, asked once for all arms that begin alike. */
-  beforeOf(run: ArmRun, cell: Cell, ask: () => Promise<Vqa>): Promise<Vqa>;
+  beforeOf(run: ArmRun, cell: Cell, ask: () => Promise<Judgement>): Promise<Judgement>;
 }
 
 /** @throws Interrupted when the signal fires; otherwise what went wrong in a cell, by its name */
@@ -99,12 +100,12 @@ function latest<A extends unknown[], T>(make: (...args: A) => Promise<T>): (...a
 
 /** Remembers the answers of a fresh model: they depend on what is trained of it, not on how. */
 function answersBefore(): Shop["beforeOf"] {
-  const known = new Map<string, Vqa>();
+  const known = new Map<string, Judgement>();
   return async ({ model, arm }, { key: { data, seed } }, ask) => {
     const key = canonical([model.name, data, seed, arm.name === "base"]);
-    const vqa = known.get(key) ?? await ask();
-    known.set(key, vqa);
-    return vqa;
+    const answers = known.get(key) ?? await ask();
+    known.set(key, answers);
+    return answers;
   };
 }
 
@@ -161,7 +162,7 @@ async function runTune(
 ): Promise<Session> {
   const target = cellFolder(folder, cell), start = performance.now(), { steps } = run.tuning;
   const ask = async (session: Session) => await vqaOf(session, await questions(), { signal });
-  let before: Vqa | undefined;
+  let before: Judgement | undefined;
   const bar = steps > 0 ? progress(`  ${run.arm.name}: tuning`, steps) : undefined;
   const tuned = await tuneArm(run, target, {
     onFresh: async (session) => {
@@ -185,12 +186,14 @@ async function runSays(
 ): Promise<void> {
   const { draws, partitions } = config.probe;
   let bar: Progress | undefined;
-  const { seconds, ...result } = await saysCell(session, arm, context, scenes, {
+  const { result: { seconds, ...result }, asked } = await saysCell(session, arm, context, scenes, {
     ...{ says: config.says!, draws, partitions, signal },
     onProgress: (done, total) => (bar ??= progress(`  ${arm.name}: asking`, total)).update(done),
   }).finally(() => bar?.stop());
   const facts = { seconds, cell: cell.settings, seed: context.seed, adapter: gpu.name };
-  await finishCell(cellFolder(folder, cell), "says.json", result, facts);
+  const target = cellFolder(folder, cell);
+  await target.write(ASKED, JSON.stringify(asked) + "\n");
+  await finishCell(target, "says.json", result, facts);
 }
 
 /** Compares gradients; what a stopped comparison left is gone on from. */

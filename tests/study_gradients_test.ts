@@ -11,7 +11,14 @@ import { createWatermarker } from "../core/privacy/mark.ts";
 import { Random } from "../core/random.ts";
 import { type ArmContext, armSample, planArm, studyPeople } from "../core/study/arms.ts";
 import { studySchema } from "../core/study/config.ts";
-import { type BatchLine, estimate, measureOf, noiseScale, planBatches } from "../core/study/gradients.ts";
+import {
+  type BatchLine,
+  estimate,
+  measureOf,
+  noiseScale,
+  planBatches,
+  unitsOf,
+} from "../core/study/gradients.ts";
 import { cosineOf } from "../core/study/products.ts";
 import { gradientResultSchema } from "../core/study/results.ts";
 import { syntheticSource } from "../core/study/synthetic_source.ts";
@@ -53,10 +60,11 @@ Deno.test("a cosine of parts laid end to end is that of the whole, and per tenso
   });
   const parts = [products([3, 4], [3, 0]), products([0, 0], [0, 0]), products([0, 2], [0, -1])];
   const set = { name: "all", members: [0, 1, 2] };
-  const whole = measureOf(parts, set, "concatenated")!, apart = measureOf(parts, set, "per-tensor")!;
+  const whole = measureOf(unitsOf(parts, set, "concatenated"))!;
+  const apart = measureOf(unitsOf(parts, set, "per-tensor"))!;
   allclose("end to end", [whole.cosine, whole.ratio], [7 / Math.sqrt(29 * 10), Math.sqrt(29 / 10)], 1e-12);
   allclose("per tensor", [apart.cosine, apart.ratio], [(0.6 - 1) / 2, (5 / 3 + 2) / 2], 1e-12);
-  assert.equal(measureOf(parts, { name: "A", members: [1] }, "concatenated"), undefined);
+  assert.equal(measureOf(unitsOf(parts, { name: "A", members: [1] }, "concatenated")), undefined);
   assert.equal(cosineOf(products([1, 2], [1, 2])), 1);
 });
 

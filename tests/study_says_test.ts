@@ -264,7 +264,7 @@ for (const family of ["llava", "qwen2_vl", "smolvlm"]) {
 Deno.test("held-out questions are answered one by one and judged", async () => {
   const { context: { source } } = await small(), session = await openSession(gpu, await smallCheckpoint());
   const items = await Promise.all([0, 1, 2].map((i) => source.heldOut(i)));
-  const vqa = await vqaOf(session, items, { maxTokens: 3, microTokens: 100 });
+  const { vqa, round } = await vqaOf(session, items, { maxTokens: 3, microTokens: 100 });
   assert.deepEqual(vqaSchema.parse(vqa), vqa);
   assert.equal(vqa.samples, 3);
   assert.equal(vqa.answers, items.flatMap(({ turns }) => turns).length);
@@ -272,7 +272,7 @@ Deno.test("held-out questions are answered one by one and judged", async () => {
   const asks = items.map(({ id, turns: [{ question }], pictures }) => ({ id, question, pictures }));
   const said = await askAll(session, asks, { maxTokens: 3, microTokens: 4096 });
   const told = items.map((item, i) => ({ ...item, turns: [{ ...item.turns[0], answer: said[i] }] }));
-  assert.equal((await vqaOf(session, told, { maxTokens: 3 })).exact, 1);
+  assert.equal((await vqaOf(session, told, { maxTokens: 3 })).vqa.exact, 1);
   await assert.rejects(() => vqaOf(session, []), InputError);
   session.close();
 });
@@ -303,7 +303,7 @@ Deno.test("a says cell has a row for everybody, field, question and condition, a
     partitions: 2,
     onProgress: (done: number, of: number) => last = [done, of],
   };
-  const result = await saysCell(session, arm, context, scenes, settings);
+  const { result, asked } = await saysCell(session, arm, context, scenes, settings);
   assert.deepEqual(saysResultSchema.parse(result), result);
   assert.deepEqual(last, [3 * 2 * 5, 3 * 2 * 5]);
   assert.equal(result.candidates, 8);
@@ -356,7 +356,8 @@ Deno.test("a says cell has a row for everybody, field, question and condition, a
   const base = await openSession(gpu, await smallCheckpoint()), brief = { ...says, scenes: 1 };
   const alike = { ...context, questions: { ...context.questions, who: says.prompts.username } };
   const untuned = () => saysCell(base, planArm("base"), alike, scenes, { ...settings, says: brief });
-  const { seconds: _, ...first } = await untuned(), { seconds: __, ...twice } = await untuned();
+  const { result: { seconds: _, ...first } } = await untuned();
+  const { result: { seconds: __, ...twice } } = await untuned();
   assert.deepEqual(twice, first);
   assert.equal(first.exposure.length, 4);
   assert.ok(

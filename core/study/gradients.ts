@@ -24,7 +24,15 @@ export interface BatchLine {
   squares: Record<string, number>;
   /** Cosines with the direction of private content. */
   alignment: Record<string, number>;
+  /** What the measures were worked out from: each version by the clean gradient. */
+  products?: Record<string, SetProducts>;
+  /** What squares and alignment were worked out from, over "all": each version by the clean gradient, and by the direction. */
+  whole?: Record<string, InnerProducts>;
+  directed?: Record<string, InnerProducts>;
 }
+
+/** By parameter set: of everything laid end to end, or tensor by tensor where these are averaged. */
+export type SetProducts = Record<string, InnerProducts[]>;
 
 /** One step of two trainings in lockstep. */
 export interface TrajectoryLine {
@@ -34,6 +42,8 @@ export interface TrajectoryLine {
   /** Of the clean training and the arm's: what the training of either alone reports. */
   losses: [number, number];
   norms: [number, number];
+  /** What the measures were worked out from. */
+  products?: SetProducts;
 }
 
 export interface MiniBatch {
@@ -94,14 +104,18 @@ export interface ParameterSet {
   members: number[];
 }
 
-/** Of everything laid end to end, or the mean over tensors that have a gradient; undefined where none has. */
-export function measureOf(
+/** Products of a set laid end to end, or of each of its tensors. */
+export function unitsOf(
   parts: readonly InnerProducts[],
   { members }: ParameterSet,
   joined: "concatenated" | "per-tensor",
-): Measure | undefined {
+): InnerProducts[] {
   const chosen = members.map((i) => parts[i]);
-  const units = joined === "concatenated" ? [sumProducts(chosen)] : chosen;
+  return joined === "concatenated" ? [sumProducts(chosen)] : chosen;
+}
+
+/** The mean over those that have a gradient; undefined where none has. */
+export function measureOf(units: readonly InnerProducts[]): Measure | undefined {
   const found = units.flatMap((unit) => {
     const cosine = cosineOf(unit), ratio = normRatio(unit);
     return cosine === undefined || ratio === undefined ? [] : [{ cosine, ratio }];
@@ -109,6 +123,21 @@ export function measureOf(
   if (found.length === 0) return undefined;
   const mean = (key: keyof Measure) => found.reduce((sum, unit) => sum + unit[key], 0) / found.length;
   return { cosine: mean("cosine"), ratio: mean("ratio") };
+}
+
+/** Both of every set; a set without a gradient has products alone. */
+export function measureSets(
+  parts: readonly InnerProducts[],
+  sets: readonly ParameterSet[],
+  joined: "concatenated" | "per-tensor",
+): { measures: Record<string, Measure>; products: SetProducts } {
+  const measures: Record<string, Measure> = {}, products: SetProducts = {};
+  for (const set of sets) {
+    products[set.name] = unitsOf(parts, set, joined);
+    const measure = measureOf(products[set.name]);
+    if (measure) measures[set.name] = measure;
+  }
+  return { measures, products };
 }
 
 /** The mean with Student's 95 % interval over mini-batches, which share no picture. */
