@@ -7,13 +7,18 @@ import { InputError } from "../core/errors.ts";
 import type { Picture } from "../core/image/picture.ts";
 import type { Person } from "../core/privacy/people.ts";
 import { type ArmContext, type ArmPlan, type ProbeScene, throughEncoder } from "../core/study/arms.ts";
-import { maxRenyi, RENYI_ORDERS, RENYI_SHARE } from "../core/study/attacks.ts";
+import { RENYI_ORDERS } from "../core/study/attacks.ts";
 import type { StudyConfig } from "../core/study/config.ts";
 import type { Asked, Judged, Weighing } from "../core/study/evidence.ts";
-import { alternativePeople, exposure } from "../core/study/exposure.ts";
+import { alternativePeople } from "../core/study/exposure.ts";
 import type { SaysResult } from "../core/study/results.ts";
-import { type FieldQuestion, fieldQuestions, memberTurns, summariseSays } from "../core/study/says.ts";
-import { fuzzy, isExact, yesNo } from "../core/study/text_match.ts";
+import {
+  type FieldQuestion,
+  fieldQuestions,
+  memberTurns,
+  type Said,
+  summariseSays,
+} from "../core/study/says.ts";
 import { evaluate } from "./evaluate.ts";
 import { batchGradient } from "./gradients.ts";
 import type { Session } from "./session.ts";
@@ -61,9 +66,9 @@ export async function saysCell(
 ): Promise<SaysCell> {
   const start = performance.now();
   const { seed, source, people: { U0, U1, U2, once }, encoding, questions } = context;
-  const people = [...U1, ...U2], asked = fieldQuestions(says.prompts, questions.who);
+  const people = [...U1, ...U2], fields = fieldQuestions(says.prompts, questions.who);
   const items = await Promise.all(Array.from({ length: says.scenes }, (_, scene) => source.heldOut(scene)));
-  const total = asked.length * says.scenes * (people.length + 1);
+  const total = fields.length * says.scenes * (people.length + 1);
   let done = 0;
   const asking: Asking = {
     session,
@@ -78,16 +83,18 @@ export async function saysCell(
     signal,
     step: () => onProgress?.(++done, total),
   };
-  const rows: SaysResult["people"] = [], weighings: Weighing[] = [];
+  const said: Said[] = [], weighings: Weighing[] = [];
   const setOf = (p: number) => p < U1.length ? "U1" : "U2";
-  for (const question of asked) {
+  for (const question of fields) {
     for (const shown of [true, false]) {
-      const field = await askField(asking, question, shown);
-      rows.push(...field.rows.map((row, p) => ({ set: setOf(p), ...row })));
-      weighings.push(...field.weighings);
+      const { answers, weighed } = await askField(asking, question, shown);
+      said.push(...people.map(({ username }, p) => ({
+        ...{ person: username, set: setOf(p), ...question, shown, answer: answers[shown ? p : 0] },
+      })));
+      weighings.push(...weighed);
     }
   }
-  const saysSeen = await askSeen(asking, says.prompts.seen);
+  const seen = await askSeen(asking, says.prompts.seen);
   const examples = people.map((person, p) =>
     asking.scenes.map(({ marked }, s): Example => ({
       id: `${arm.name}/${s}/${person.username}`,
@@ -95,28 +102,20 @@ export async function saysCell(
       picture: marked[p],
     }))
   );
-  const { scores, read } = await attackScores(asking, examples);
-  const dots = session.slabs.length ? await gradientDots(asking, examples) : undefined;
-  const result = summariseSays({
-    arm: arm.name,
-    seed,
-    candidates: says.alternatives + 1,
-    sets: { seen: U1.length, unseen: U2.length },
-    people: rows,
-    saysSeen: saysSeen.map((answers) => answers.map((answer) => yesNo(answer) === "yes")),
-    scores,
-    dots,
-  }, { draws, partitions });
+  const read = await readExamples(asking, examples);
   const judged = people.flatMap(({ username }, p) =>
-    items.map((_, scene): Judged => ({
-      ...{ person: username, set: setOf(p), scene, seen: saysSeen[p][scene] },
-      ...read[p * items.length + scene],
-    }))
+    items.map((_, scene): Judged => {
+      const at = p * items.length + scene;
+      return { person: username, set: setOf(p), scene, seen: seen[at], ...read[at] };
+    })
   );
-  return {
-    result: { ...result, seconds: (performance.now() - start) / 1000 },
-    asked: { weighings, judged, dots: dots?.map((row) => [...row]) ?? null },
-  };
+  const dots = session.slabs.length ? await gradientDots(asking, examples) : null;
+  const asked = { weighings, judged, dots };
+  const result = summariseSays({
+    ...{ arm: arm.name, seed, candidates: says.alternatives + 1, said, asked },
+    sets: { seen: U1.length, unseen: U2.length },
+  }, { draws, partitions });
+  return { result: { ...result, seconds: (performance.now() - start) / 1000 }, asked };
 }
 
 function markedPictures(scenes: readonly ProbeScene[], scene: number, people: readonly Person[]): Picture[] {
@@ -131,13 +130,13 @@ function markedPictures(scenes: readonly ProbeScene[], scene: number, people: re
   });
 }
 
-/** Answers, probabilities and exposures of everybody's field, means over the scenes. */
+/** Answers on the first scene, one a person or, without a watermark, one for all; and the true texts' chances on every scene. */
 async function askField(
   { session, people, others, scenes, maxTokens, microTokens, signal, step }: Asking,
   { field, question }: FieldQuestion,
   shown: boolean,
-): Promise<{ rows: Omit<SaysResult["people"][number], "set">[]; weighings: Weighing[] }> {
-  const truths = people.map((person) => person[field]), decoys = others.map((person) => person[field]);
+): Promise<{ answers: string[]; weighed: Weighing[] }> {
+  const decoys = others.map((person) => person[field]), weighed: Weighing[] = [];
   const askOf = (scene: number, p: number): Ask => ({
     id: `says/${scene}/${shown ? people[p].username : "clean"}`,
     question,
@@ -145,45 +144,34 @@ async function askField(
   });
   const asks = shown ? people.map((_, p) => askOf(0, p)) : [askOf(0, 0)];
   const answers = await askAll(session, asks, { maxTokens, microTokens, signal });
-  const sums = people.map(() => ({ log_prob: 0, exposure: 0 })), weighings: Weighing[] = [];
   for (let scene = 0; scene < scenes.length; scene++) {
     // Without a watermark the question is one for all, and so is the weighing of the alternatives.
     for (const group of shown ? people.map((_, p) => [p]) : [[...people.keys()]]) {
       signal?.throwIfAborted();
-      const candidates = [...group.map((p) => truths[p]), ...decoys];
-      const weighed = await weighAnswers(session, askOf(scene, group[0]), candidates, { microTokens });
-      const alternatives = weighed.slice(group.length).map(({ total }) => total);
-      group.forEach((p, i) => {
-        sums[p].log_prob += weighed[i].mean / scenes.length;
-        sums[p].exposure += exposure(weighed[i].total, alternatives) / scenes.length;
-      });
-      weighings.push({
-        ...{ field, question, shown, scene, alternatives },
+      const candidates = [...group.map((p) => people[p][field]), ...decoys];
+      const found = await weighAnswers(session, askOf(scene, group[0]), candidates, { microTokens });
+      weighed.push({
+        ...{ field, question, shown, scene },
         truths: group.map((p, i) => ({
-          ...{ person: people[p].username, text: truths[p], log_probs: [...weighed[i].logProbs] },
+          ...{ person: people[p].username, text: people[p][field], log_probs: [...found[i].logProbs] },
         })),
+        alternatives: found.slice(group.length).map(({ total }) => total),
       });
       step();
     }
   }
-  const rows = people.map(({ username }, p) => {
-    const answer = answers[shown ? p : 0];
-    const match = { exact: isExact(answer, truths[p]), fuzzy: fuzzy(answer, truths[p]) };
-    return { person: username, field, question, shown, answer, ...match, ...sums[p] };
-  });
-  return { rows, weighings };
+  return { answers, weighed };
 }
 
-/** What the model says to having seen each person, a list over the scenes. */
+/** What the model says to having seen each person, person by person on every scene. */
 async function askSeen(
   { session, people, scenes, maxTokens, microTokens, signal }: Asking,
   question: string,
-): Promise<string[][]> {
+): Promise<string[]> {
   const asks = people.flatMap(({ username }, p) =>
     scenes.map(({ marked }, s): Ask => ({ id: `seen/${s}/${username}`, question, pictures: [marked[p]] }))
   );
-  const said = await askAll(session, asks, { maxTokens, microTokens, signal });
-  return people.map((_, p) => said.slice(p * scenes.length, (p + 1) * scenes.length));
+  return await askAll(session, asks, { maxTokens, microTokens, signal });
 }
 
 /** A picture and the conversation that training would have had about it. */
@@ -196,14 +184,11 @@ interface Example {
 const encode = ({ encoder }: Session, { id, turns, picture }: Example): EncodedSample =>
   encoder.train(id, turns, [picture]);
 
-/**
- * The loss attack (Yeom et al. 2018) and MaxRényi-K % on the model's own answer to the question, a score a person; and
- * what they read off each example.
- */
-async function attackScores(
+/** What the attacks on outputs read off each example, person by person. */
+async function readExamples(
   { session, maxTokens, microTokens, signal }: Asking,
   examples: readonly Example[][],
-): Promise<{ scores: Record<string, number[]>; read: Pick<Judged, "loss" | "said" | "entropies">[] }> {
+): Promise<Pick<Judged, "loss" | "said" | "entropies">[]> {
   const flat = examples.flat(), { encoder } = session;
   const { losses } = await evaluate(
     session.gpu,
@@ -217,27 +202,13 @@ async function attackScores(
     pictures: [picture],
   }));
   const said = await askAll(session, asks, { maxTokens, microTokens, signal });
-  const entropies: number[][][] = [];
+  const out: Pick<Judged, "loss" | "said" | "entropies">[] = [];
   for (const [i, { id, question, pictures }] of asks.entries()) {
     const sample = encoder.judge(id, [{ question, answer: said[i] }], pictures);
-    entropies.push(await answerEntropies(session, sample, RENYI_ORDERS));
+    const entropies = await answerEntropies(session, sample, RENYI_ORDERS);
+    out.push({ loss: losses[i], said: said[i], entropies });
   }
-  const scenes = examples[0].length;
-  const ofPeople = (values: readonly number[]) =>
-    examples.map((_, p) =>
-      -values.slice(p * scenes, (p + 1) * scenes).reduce((sum, value) => sum + value, 0) / scenes
-    );
-  const scores: Record<string, number[]> = { loss: ofPeople(losses) };
-  RENYI_ORDERS.forEach((order, k) => {
-    const name = order === Infinity ? "∞" : order;
-    scores[`MaxRényi-${RENYI_SHARE * 100} %, order ${name}`] = ofPeople(
-      entropies.map((orders) => maxRenyi(orders[k], RENYI_SHARE)),
-    );
-  });
-  return {
-    scores,
-    read: flat.map((_, i) => ({ loss: losses[i], said: said[i], entropies: entropies[i] })),
-  };
+  return out;
 }
 
 /** Bytes of gradients that are held together; beyond, only every n-th value is kept. */
@@ -247,7 +218,7 @@ const GRADIENT_BYTES = 1e9;
 async function gradientDots(
   { session, people, microTokens, signal }: Asking,
   examples: readonly Example[][],
-): Promise<Float64Array[]> {
+): Promise<number[][]> {
   const total = session.slabs.reduce((sum, { grad }) => sum + grad.shape.reduce((a, b) => a * b, 1), 0);
   // Odd, so that it does not fall in step with the width of a matrix.
   const stride = Math.ceil(total * people.length * 4 / GRADIENT_BYTES) | 1;
@@ -260,7 +231,7 @@ async function gradientDots(
     for (const slab of slabs) for (let i = 0; i < slab.length; i += stride) values[at++] = slab[i];
     kept.push(values);
   }
-  const dots = kept.map(() => new Float64Array(kept.length));
+  const dots = kept.map(() => new Array<number>(kept.length).fill(0));
   kept.forEach((a, p) => {
     for (let q = p; q < kept.length; q++) {
       const b = kept[q];

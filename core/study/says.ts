@@ -5,11 +5,22 @@
 import { infer, type Permuted } from "../probe/inference.ts";
 import type { SourceItem } from "./arms.ts";
 import type { ArmPlan } from "./arms.ts";
-import { alignmentAttack, drawPeople, meanDifference, scoreAttack } from "./attacks.ts";
+import {
+  alignmentAttack,
+  drawPeople,
+  maxRenyi,
+  meanDifference,
+  RENYI_ORDERS,
+  RENYI_SHARE,
+  scoreAttack,
+} from "./attacks.ts";
 import type { StudyConfig } from "./config.ts";
 import type { Turn } from "../data/sample.ts";
 import type { Person } from "../privacy/people.ts";
+import type { Asked, Judged, Weighing } from "./evidence.ts";
+import { exposure } from "./exposure.ts";
 import type { SaysResult } from "./results.ts";
+import { fuzzy, isExact, yesNo } from "./text_match.ts";
 
 export type Field = "username" | "user_id";
 
@@ -43,27 +54,61 @@ export function memberTurns(
   return item.turns;
 }
 
+/** A greedy answer to a question about a person. */
+export type Said = Omit<SaysResult["people"][number], "exact" | "fuzzy" | "log_prob" | "exposure">;
+
 /** What was measured; people are those of U1, then those of U2, everywhere in one order. */
 export interface Measured {
   arm: string;
   seed: number;
   candidates: number;
   sets: { seen: number; unseen: number };
-  people: SaysResult["people"];
-  /** Whether each answer to having seen the person was yes, a list a person. */
-  saysSeen: boolean[][];
-  /** A score a person for every attack, large for members. */
-  scores: Record<string, number[]>;
-  /** (people, people) scalar products of gradients, where there are any. */
-  dots?: readonly ArrayLike<number>[];
+  /** Everybody's, question after question. */
+  said: readonly Said[];
+  asked: Asked;
+}
+
+/** How near each answer comes to the truth, and how likely the truth was: means over the pictures. */
+export function personRows(said: readonly Said[], weighings: readonly Weighing[]): SaysResult["people"] {
+  return said.map((row) => {
+    const { person, field, question, shown, answer } = row;
+    const readings = weighings.flatMap((one) => {
+      const truth = one.field === field && one.question === question && one.shown === shown
+        ? one.truths.find((truth) => truth.person === person)
+        : undefined;
+      return truth ? [{ ...truth, alternatives: one.alternatives }] : [];
+    });
+    const sums = { log_prob: 0, exposure: 0 };
+    for (const { log_probs, alternatives } of readings) {
+      const total = log_probs.reduce((sum, value) => sum + value, 0);
+      sums.log_prob += total / log_probs.length / readings.length;
+      sums.exposure += exposure(total, alternatives) / readings.length;
+    }
+    const [{ text }] = readings;
+    return { ...row, exact: isExact(answer, text), fuzzy: fuzzy(answer, text), ...sums };
+  });
+}
+
+/** The loss attack (Yeom et al. 2018) and MaxRényi-K % on the model's own answer to the question, a score a person. */
+export function attackScores(judged: readonly Judged[]): Record<string, number[]> {
+  const people = [...Map.groupBy(judged, ({ person }) => person).values()];
+  const score = (of: (one: Judged) => number) =>
+    people.map((own) => -own.reduce((sum, one) => sum + of(one), 0) / own.length);
+  return {
+    loss: score(({ loss }) => loss),
+    ...Object.fromEntries(RENYI_ORDERS.map((order, k) => [
+      `MaxRényi-${RENYI_SHARE * 100} %, order ${order === Infinity ? "∞" : order}`,
+      score(({ entropies }) => maxRenyi(entropies[k], RENYI_SHARE)),
+    ])),
+  };
 }
 
 /** @param draws permutations of people @param partitions of the attack that has a direction to fit */
 export function summariseSays(
-  { arm, seed, candidates, sets, people, saysSeen, scores, dots }: Measured,
+  { arm, seed, candidates, sets, said, asked: { weighings, judged, dots } }: Measured,
   { draws, partitions }: { draws: number; partitions: number },
 ): Omit<SaysResult, "seconds"> {
-  const plan = drawPeople(sets.seen, sets.unseen, draws, seed);
+  const plan = drawPeople(sets.seen, sets.unseen, draws, seed), people = personRows(said, weighings);
   const row = ({ observed, nullDraws }: Permuted) => ({
     ...infer(observed, nullDraws),
     null: [...nullDraws],
@@ -73,9 +118,9 @@ export function summariseSays(
     auroc: result.observed,
     ...row(result),
   });
-  const share = (answers: boolean[][]) => {
-    const flat = answers.flat();
-    return flat.filter(Boolean).length / flat.length;
+  const share = (set: string) => {
+    const own = judged.filter((one) => one.set === set);
+    return own.filter(({ seen }) => yesNo(seen) === "yes").length / own.length;
   };
   return {
     arm,
@@ -83,12 +128,11 @@ export function summariseSays(
     plan: plan.plan,
     candidates,
     people,
-    says_seen: {
-      seen: share(saysSeen.slice(0, sets.seen)),
-      unseen: share(saysSeen.slice(sets.seen)),
-    },
+    says_seen: { seen: share("U1"), unseen: share("U2") },
     attacks: [
-      ...Object.entries(scores).map(([name, values]) => attack(name, scoreAttack(values, plan))),
+      ...Object.entries(attackScores(judged)).map(([name, values]) =>
+        attack(name, scoreAttack(values, plan))
+      ),
       ...(dots ? [attack("gradient alignment", alignmentAttack(dots, plan, partitions))] : []),
     ],
     exposure: groupsOf(people).map((group) => {
