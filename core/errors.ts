@@ -11,6 +11,13 @@ export class Interrupted extends Error {
   override name = "Interrupted";
 }
 
+/** The first thing that a schema finds wrong, in a line: `field "files.a.sha256": Invalid input`. */
+export function issueOf({ issues: [{ path, message }] }: {
+  issues: readonly { path: readonly PropertyKey[]; message: string }[];
+}): string {
+  return path.length === 0 ? message : `field "${path.map(String).join(".")}": ${message}`;
+}
+
 /** The message of anything thrown, also of the numbers and strings that some wasm decoders throw. */
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);

@@ -75,19 +75,7 @@ export function createApp(deps: Deps): Hono<AppEnv> {
     await next();
     const ms = performance.now() - start;
     metrics.request(c.req.method, routeOf(c.req.path), c.res.status, ms / 1000);
-    deps.log?.({
-      time: new Date().toISOString(),
-      level: c.res.status >= 500 ? "error" : "info",
-      request_id: c.get("requestId"),
-      method: c.req.method,
-      path: c.req.path.slice(0, 200),
-      status: c.res.status,
-      ms: Math.round(ms),
-      key_id: c.get("keyId"),
-      bytes: c.get("bytes"),
-      problem: c.get("problem"),
-      error: c.get("error"),
-    });
+    record(c, c.res.status, ms);
   });
   app.use(requestId({ limitLength: 64 }));
   app.use(securityHeaders());
@@ -155,6 +143,7 @@ export function createApp(deps: Deps): Hono<AppEnv> {
   app.post("/v1/probes/:id/batch", async (c) => {
     const who = await enter(c, "score");
     const fpr = fprOf(c), probe = await find(c), signal = c.req.raw.signal, width = limits.concurrent + 1;
+    const start = performance.now();
     const place = queue.enter(width * limits.bodyBytes);
     let first = true;
     try {
@@ -167,7 +156,12 @@ export function createApp(deps: Deps): Hono<AppEnv> {
           first = false;
           return await scorer.score(probe, fpr, { bytes, place, signal });
         },
-        describe: (thrown) => describeProblem(thrown, c.get("requestId")).document,
+        describe(thrown) {
+          const { document } = describeProblem(thrown, c.get("requestId"));
+          // The request's own line is out by now, and says that all went well.
+          if (document.status >= 500) record(c, document.status, performance.now() - start, thrown);
+          return document;
+        },
         done: () => place.leave(),
       });
       return c.body(body, 200, { "content-type": NDJSON });
@@ -227,13 +221,28 @@ export function createApp(deps: Deps): Hono<AppEnv> {
   app.onError((thrown, c) => answer(c as Ctx, thrown));
   return app;
 
+  /** A line of the log; with what was thrown, of one image in a batch. */
+  function record(c: Ctx, status: number, ms: number, thrown?: unknown): void {
+    deps.log?.({
+      time: new Date().toISOString(),
+      level: status >= 500 ? "error" : "info",
+      request_id: c.get("requestId"),
+      method: c.req.method,
+      path: c.req.path.slice(0, 200),
+      status,
+      ms: Math.round(ms),
+      key_id: c.get("keyId"),
+      bytes: c.get("bytes"),
+      problem: thrown === undefined ? c.get("problem") : describeProblem(thrown, "").document.type,
+      error: thrown === undefined ? c.get("error") : causeOf(thrown),
+    });
+  }
+
   async function answer(c: Ctx, thrown: unknown): Promise<Response> {
     await drain(c.req.raw);
     const { document, headers } = describeProblem(thrown, c.get("requestId"));
     c.set("problem", document.type);
-    if (document.status >= 500) {
-      c.set("error", messageOf(thrown instanceof Problem ? thrown.cause ?? thrown : thrown));
-    }
+    if (document.status >= 500) c.set("error", causeOf(thrown));
     // Through the context, which keeps the headers set so far; 499 is none of the statuses that Hono's types know.
     return c.body(JSON.stringify(document), document.status as 500, {
       "content-type": "application/problem+json",
@@ -353,5 +362,9 @@ function fprOf(c: Ctx): FalseAlarms {
   const { path, message } = query.error.issues[0];
   throw new Problem("query-invalid", `The query cannot be used: ${[...path, message].join(": ")}`);
 }
+
+/** What went wrong inside, for the log alone. */
+const causeOf = (thrown: unknown): string =>
+  messageOf(thrown instanceof Problem ? thrown.cause ?? thrown : thrown);
 
 const kindOf = ({ encoder, ...probe }: ServedProbe) => ({ ...probe, encoder: encoder.kind });

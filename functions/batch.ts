@@ -2,8 +2,7 @@
  * Many images in one request, their answers streamed as NDJSON in the order in which the images came.
  * An image that is refused spoils its own line alone; a body that cannot be read further ends with one last line.
  */
-import { z } from "zod";
-import { messageOf } from "../core/errors.ts";
+import { issueOf, messageOf } from "../core/errors.ts";
 import { MULTIPART } from "./body.ts";
 import { bodyLines, expectType, formParts } from "./parts.ts";
 import { Problem } from "./problems.ts";
@@ -57,7 +56,7 @@ function fromLine(line: Uint8Array, limit: number): Item {
   let name: string | null = null;
   try {
     const parsed = batchItemSchema.safeParse(JSON.parse(new TextDecoder().decode(line)));
-    if (!parsed.success) throw new Error(z.prettifyError(parsed.error));
+    if (!parsed.success) throw new Error(issueOf(parsed.error));
     name = parsed.data.name ?? null;
     const text = atob(parsed.data.image);
     const bytes = Uint8Array.from(text, (char) => char.charCodeAt(0));

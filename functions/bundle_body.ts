@@ -2,8 +2,7 @@
  * The body of a PUT: a bundle's files as a multipart form, their names as field or file names, the manifest first;
  * or JSON that names a version which is stored already. It refuses other types and what exceeds the limits.
  */
-import { z } from "zod";
-import { messageOf } from "../core/errors.ts";
+import { issueOf, messageOf } from "../core/errors.ts";
 import { mediaTypeOf, MULTIPART, readBounded } from "./body.ts";
 import { expectType, formParts } from "./parts.ts";
 import { Problem } from "./problems.ts";
@@ -29,7 +28,7 @@ export async function readAlias(request: Request, { bodyMs }: BundleLimits): Pro
     throw new Problem("json-invalid", `The body is no JSON: ${messageOf(thrown)}`);
   }
   const parsed = aliasSchema.safeParse(value);
-  if (!parsed.success) throw new Problem("json-invalid", z.prettifyError(parsed.error));
+  if (!parsed.success) throw new Problem("json-invalid", issueOf(parsed.error));
   return parsed.data.bundle;
 }
 

@@ -58,6 +58,15 @@ export function onnxEncoder({ wasm, kept = 2 }: OnnxOptions = {}): Encoder {
   };
 }
 
+/** Holds the files of a bundle's model to its manifest; one without has none. @throws InputError naming the file */
+export async function verifyModel({ encoder, folder }: ServedProbe): Promise<void> {
+  if (encoder.kind !== "onnx") return;
+  const { manifest } = await readManifest(folder, "bundle"), { file, external } = encoder as OnnxSpec;
+  for (const name of [PROCESSOR_FILE, file, external]) {
+    if (name !== undefined) await readVerified(folder, manifest, name);
+  }
+}
+
 async function openVerified(
   folder: ServedProbe["folder"],
   spec: OnnxSpec,

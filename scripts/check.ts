@@ -10,12 +10,12 @@ import { type Client, createClient } from "../functions/client.ts";
 import type { NamedImage } from "../functions/client_batch.ts";
 import { ServiceError } from "../functions/client_error.ts";
 import type { Encoder } from "../functions/encoder.ts";
-import { onnxEncoder } from "../functions/onnx_encoder.ts";
+import { onnxEncoder, verifyModel } from "../functions/onnx_encoder.ts";
 import { folderStore } from "../functions/store/folder_store.ts";
 import type { ServedProbe } from "../functions/store/types.ts";
 import { type Checked, checkedOf, exitCode, junit, summary, tally } from "./check_report.ts";
 import { picturePaths } from "./check_images.ts";
-import { interruptSignal, runTask, type Task } from "./cli.ts";
+import { interruptSignal, isRefusal, runTask, type Task } from "./cli.ts";
 import { DiskFolder, writeFile } from "./folder.ts";
 import { modelFlags } from "./model.ts";
 import { progress } from "./progress.ts";
@@ -54,13 +54,15 @@ type Settings = z.infer<typeof schema>;
 
 /** A service inside this process, over one probe: here is what answers over HTTP. */
 async function localClient(settings: Settings): Promise<{ id: string; client: Client; close(): void }> {
+  const fail = (why: string) => new InputError(`Cannot check with "${settings.probe}": ${why}`);
+  const info = await Deno.stat(settings.probe).catch(() => undefined);
+  if (!info?.isDirectory) {
+    throw fail(`${info ? "it is a file" : "there is no such folder"}, expected a probe's or bundle's folder`);
+  }
   const store = folderStore(new DiskFolder(settings.probe));
   const probes = await store.list();
-  if (probes.length !== 1) {
-    throw new InputError(
-      `Cannot check with "${settings.probe}": it holds ${probes.length} probes, expected one`,
-    );
-  }
+  if (probes.length !== 1) throw fail(`it holds ${probes.length} finished probes or bundles, expected one`);
+  await verifyModel(probes[0]);
   const { encoder, close } = await localEncoder(probes[0], settings);
   const app = createApp({ store, encoder });
   const send = (input: RequestInfo | URL, init?: RequestInit) =>
@@ -139,6 +141,8 @@ async function check(settings: Settings, more: string[]): Promise<void> {
   const { url, maxFlagged, concurrency, jsonl } = settings, fpr = settings.fpr === "0.01" ? 0.01 : 0.001;
   const paths = await picturePaths([settings.images, ...more]), signal = interruptSignal();
   const key = Deno.env.get(KEY), start = performance.now();
+  // A path that cannot be written fails now, not after an hour; a check that stops leaves no older result behind.
+  if (settings.junit !== undefined) await writeFile(settings.junit, junit(settings.probe, [], 0));
   const { id, client, close } = url === undefined
     ? await localClient(settings)
     : { id: settings.probe, client: createClient(url, { key, concurrency }), close: () => {} };
@@ -170,7 +174,7 @@ const checkTask: Task<typeof schema> = {
     try {
       await check(settings, more);
     } catch (thrown) {
-      if (thrown instanceof InputError || thrown instanceof Interrupted) throw thrown;
+      if (thrown instanceof InputError || thrown instanceof Interrupted || isRefusal(thrown)) throw thrown;
       // Any other fault would end in 1, which here means "flagged".
       throw new InputError(thrown instanceof Error ? thrown.stack ?? thrown.message : messageOf(thrown));
     }

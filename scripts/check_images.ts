@@ -32,6 +32,9 @@ async function listed(stdin: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<s
 
 async function selected(selection: string): Promise<string[]> {
   const info = await Deno.stat(selection).catch(() => undefined);
+  if (!info && !/[*?[\]{}!]/.test(selection)) {
+    throw new InputError(`Cannot check "${selection}": there is no such file or folder`);
+  }
   if (info?.isFile) return [selection]; // whatever it is called: the service tells by content
   const paths: string[] = [];
   if (info?.isDirectory) { for await (const path of below(selection)) paths.push(path); }

@@ -47,6 +47,8 @@ export async function runTask<S extends z.ZodObject>(
     Deno.exitCode = exitCodeOf(thrown);
     if (thrown instanceof InputError || thrown instanceof Interrupted) {
       console.error(`${task.name}: ${thrown.message}`);
+    } else if (isRefusal(thrown)) {
+      console.error(`${task.name}: Cannot go on: ${thrown.message}`);
     } else if (Deno.exitCode === 1) console.error(thrown instanceof Error ? thrown.stack : messageOf(thrown));
   }
   Deno.exit();
@@ -58,9 +60,13 @@ function exitCodeOf(thrown: unknown): number {
   if (code === "commander.helpDisplayed" || code === "commander.version" || code === "commander.help") {
     return 0;
   }
-  if (thrown instanceof InputError || code?.startsWith("commander.")) return 2;
+  if (thrown instanceof InputError || code?.startsWith("commander.") || isRefusal(thrown)) return 2;
   return thrown instanceof Interrupted ? 130 : 1;
 }
+
+/** What the system refuses (a path that cannot be written, a full disk) names its path, so one line says all. */
+export const isRefusal = (thrown: unknown): thrown is Error =>
+  thrown instanceof Error && /\(os error \d+\)/.test(thrown.message);
 
 /** The schema's leaf type and default, through optional(), default() and the like. */
 function unwrap(type: z.ZodType): { inner: z.ZodType; fallback?: unknown; optional: boolean } {
@@ -135,11 +141,17 @@ function effectiveConfig<S extends z.ZodObject>(
       const flag = issue.path.length
         ? `--${kebab(String(issue.path[0]))}${issue.path.slice(1).map((p) => `.${String(p)}`).join("")}: `
         : "";
-      return flag + issue.message;
+      return flag + plainly(issue.message);
     });
     throw new InputError(`Cannot use these settings: ${issues.join("; ")}`);
   }
   return parsed.data as z.infer<S>;
+}
+
+/** The schema's words, but for settings that are not there and texts that are no numbers. */
+function plainly(message: string): string {
+  if (/, received undefined$/.test(message)) return "it is missing";
+  return /, received NaN$/.test(message) ? "it is no number" : message;
 }
 
 /** A signal that fires on the first Ctrl-C or SIGTERM; a second one ends the process at once. */

@@ -53,7 +53,10 @@ export async function writeFile(path: string, data: Uint8Array | string): Promis
   } finally {
     file.close();
   }
-  await Deno.rename(partial, path);
+  await Deno.rename(partial, path).catch(async (error) => {
+    await Deno.remove(partial);
+    throw error;
+  });
 }
 
 /** Writes a file piece by piece, also through a temporary one, and returns its size and hash. */

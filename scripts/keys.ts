@@ -1,6 +1,6 @@
 /**
  * The file of API keys on a Deno host: hashes and scopes, read again when it changes, so that keys rotate without a stop.
- * Refuses a file that is no list of keys; while it cannot be read, the keys read last stay valid.
+ * Refuses a file that is no list of keys or that anybody may write; while it cannot be read, the keys read last stay valid.
  */
 import { InputError } from "../core/errors.ts";
 import { keyFileSchema, type KeyRecord, type KeySource } from "../functions/auth.ts";
@@ -8,12 +8,19 @@ import { writeFile } from "./folder.ts";
 
 /** The file's records; none when there is no file. @throws InputError naming the field that is wrong */
 export async function readKeys(path: string): Promise<KeyRecord[]> {
-  let text: string;
+  let text: string, mode: number | null;
   try {
     text = await Deno.readTextFile(path);
+    mode = (await Deno.stat(path)).mode;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return [];
     throw new InputError(`Cannot read the keys "${path}": ${(error as Error).message}`);
+  }
+  if (mode !== null && mode & 0o002) {
+    const octal = (mode & 0o777).toString(8);
+    throw new InputError(
+      `Cannot read the keys "${path}": anybody may write it (mode ${octal}); chmod it to 600`,
+    );
   }
   let value: unknown;
   try {

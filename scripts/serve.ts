@@ -10,7 +10,7 @@ import type { Encoder } from "../functions/encoder.ts";
 import { chooseEncoder } from "../functions/encoders.ts";
 import { LIMITS } from "../functions/limits.ts";
 import { jsonLines } from "../functions/log.ts";
-import { onnxEncoder } from "../functions/onnx_encoder.ts";
+import { onnxEncoder, verifyModel } from "../functions/onnx_encoder.ts";
 import { tokenBuckets } from "../functions/rate.ts";
 import { isLoopback, serveApp } from "../functions/serve.ts";
 import { folderStore } from "../functions/store/folder_store.ts";
@@ -66,15 +66,16 @@ async function gpuEncoder(
   const { openRun, openSession } = await import("../gpu/session.ts");
   const { createGpuEncoder } = await import("./encoder.ts");
   const text = { template, system }, weights = weightsOf({ weights: type, quant });
+  // Before the GPU: a wrong path is told at once.
+  const hashes = await Promise.all(run.map((path) => readManifest(new DiskFolder(path), "run")));
   const base = await modelFolder(model, { mmProjector, visionTower }), gpu = await openGpu(adapter);
   const models = [{
     session: await openSession(gpu, base, { weights, text }),
     adapter: null as string | null,
   }];
-  for (const path of run) {
-    const folder = new DiskFolder(path);
-    const { hash } = await readManifest(folder, "run");
-    models.push({ session: await openRun(gpu, base, folder, weights, text), adapter: hash });
+  for (const [n, path] of run.entries()) {
+    const session = await openRun(gpu, base, new DiskFolder(path), weights, text);
+    models.push({ session, adapter: hashes[n].hash });
   }
   return { other: createGpuEncoder(models), by: gpu.name };
 }
@@ -111,8 +112,11 @@ await runTask({
     }
     const store = folderStore(new DiskFolder(settings.store), { freshMs: 1000 }), probes = await store.list();
     if (probes.length === 0 && keys === undefined) {
-      throw new InputError(`Cannot serve "${settings.store}": it holds no stored probe`);
+      throw new InputError(
+        `Cannot serve "${settings.store}": it holds no finished probe or bundle; only a service with --keys can be given one`,
+      );
     }
+    for (const probe of probes) await verifyModel(probe);
     const needed = probes.some(({ encoder }) => encoder.kind === "upstream");
     const { other, by } = await otherEncoder(settings, needed);
     const rate = () => tokenBuckets({ perMinute, burst: Math.max(1, perMinute / 10) });

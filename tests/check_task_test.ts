@@ -136,9 +136,10 @@ Deno.test("which pictures: folders with all below them, patterns, lists, each on
     assert.deepEqual(await names(`${folder}/new/notes.txt`), ["notes.txt"]);
     const list = new Blob(["b.png\r\n\na.png\nb.png\n"]).stream();
     assert.deepEqual(await picturePaths(["-"], list), ["b.png", "a.png"]);
-    for (const nothing of [`${folder}/new/*.txt`, `${folder}/none`]) {
+    for (const nothing of [`${folder}/new/*.txt`, `${folder}/none*`]) {
       await assert.rejects(picturePaths([nothing]), /names no PNG, JPEG or WebP file/);
     }
+    await assert.rejects(picturePaths([`${folder}/none`]), /none": there is no such file or folder/);
     await assert.rejects(picturePaths(["-"], new Blob([]).stream()), /Cannot check "-"/);
   }));
 

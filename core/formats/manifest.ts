@@ -3,7 +3,7 @@
  * It is written last; a folder without one is not an artifact, and a file whose hash differs is refused.
  */
 import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import { type Folder, readJson } from "./folder.ts";
 
 export const MANIFEST = "manifest.json";
@@ -89,7 +89,7 @@ export async function readManifest(
   }
   const parsed = manifestSchema.safeParse(await readJson(folder, MANIFEST));
   if (!parsed.success) {
-    throw new InputError(`Cannot use "${folder.path}/${MANIFEST}": ${z.prettifyError(parsed.error)}`);
+    throw new InputError(`Cannot use "${folder.path}/${MANIFEST}": ${issueOf(parsed.error)}`);
   }
   if (kind && parsed.data.kind !== kind) {
     throw new InputError(
