@@ -1,42 +1,10 @@
 /**
- * The image in a request's body: raw, or the field "image" of a multipart form.
- * Counted while it arrives, whatever Content-Length says; too many bytes, too much time or another type are refused.
+ * Whole bodies of requests and what their headers say of them.
+ * Counted while they arrive, whatever Content-Length says; too many bytes, too much time or an encoding are refused.
  */
-import { messageOf } from "../core/errors.ts";
 import { Problem } from "./problems.ts";
 
-export interface BodyLimits {
-  /** Of the image; a multipart body may be `MULTIPART_SLACK` longer. */
-  bodyBytes: number;
-  /** From the first byte to the last. */
-  bodyMs: number;
-}
-
-export const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
 export const MULTIPART = "multipart/form-data";
-const MULTIPART_SLACK = 16_384;
-
-/** The image's bytes, at least one. @throws Problem for every way in which the body is not that */
-export async function readImageBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
-  const contentType = request.headers.get("content-type") ?? "";
-  const mediaType = mediaTypeOf(request);
-  if (mediaType !== MULTIPART && !IMAGE_TYPES.includes(mediaType)) {
-    const expected = [...IMAGE_TYPES, MULTIPART].join(", ");
-    throw new Problem(
-      "media-type-unsupported",
-      `Content-Type is "${mediaType}", expected one of ${expected}`,
-      {
-        "accept-post": expected,
-      },
-    );
-  }
-  const slack = mediaType === MULTIPART ? MULTIPART_SLACK : 0;
-  const body = await readBounded(request, limits.bodyBytes + slack, limits.bodyMs);
-  const image = mediaType === MULTIPART ? await imageField(body, contentType) : body;
-  if (image.length === 0) throw new Problem("body-empty", "The body has no bytes, expected an image");
-  if (image.length > limits.bodyBytes) throw tooLarge(limits.bodyBytes);
-  return image;
-}
 
 /** The type without its parameters, in lower case. @throws Problem "media-type-unsupported" for an encoded body */
 export function mediaTypeOf(request: Request): string {
@@ -114,22 +82,4 @@ export async function drain(request: Request): Promise<void> {
   if (!request.body || request.bodyUsed) return;
   const length = Number(request.headers.get("content-length") ?? DRAIN.bytes);
   if (length <= DRAIN.bytes) await readBounded(request, DRAIN.bytes, DRAIN.ms).catch(() => {});
-}
-
-async function imageField(
-  body: Uint8Array<ArrayBuffer>,
-  contentType: string,
-): Promise<Uint8Array<ArrayBuffer>> {
-  let form: FormData;
-  try {
-    form = await new Response(body, { headers: { "content-type": contentType } }).formData();
-  } catch (thrown) {
-    throw new Problem("multipart-invalid", `The form cannot be read: ${messageOf(thrown)}`);
-  }
-  const field = form.get("image");
-  if (!(field instanceof Blob)) {
-    const why = field === null ? "is missing" : "is text, expected a file";
-    throw new Problem("multipart-invalid", `The field "image" ${why}`);
-  }
-  return new Uint8Array(await field.arrayBuffer());
 }

@@ -6,7 +6,8 @@ import { z } from "zod";
 import { VERSION } from "../core/formats/manifest.ts";
 import { SAFETENSORS_TYPE } from "./activations.ts";
 import { NDJSON } from "./batch.ts";
-import { IMAGE_TYPES, MULTIPART } from "./body.ts";
+import { MULTIPART } from "./body.ts";
+import { IMAGE_TYPES } from "./image_body.ts";
 import * as wire from "./schemas.ts";
 
 type Json = Record<string, unknown>;

@@ -2,7 +2,13 @@
  * Long bodies as they arrive, piece by piece: the files of a multipart form, the lines of NDJSON.
  * Counted while they arrive; a body that stands still, is too long or does not parse ends with a problem.
  */
-import { MultipartParseError, parseMultipartStream } from "@remix-run/multipart-parser";
+import {
+  MultipartParseError,
+  type MultipartPart,
+  parseMultipart,
+  type ParseMultipartOptions,
+  parseMultipartStream,
+} from "@remix-run/multipart-parser";
 import { messageOf } from "../core/errors.ts";
 import { joinChunks, mediaTypeOf, tooLarge, tooLate } from "./body.ts";
 import { Problem } from "./problems.ts";
@@ -54,21 +60,48 @@ export interface Part {
   bytes: Uint8Array<ArrayBuffer>;
 }
 
+export interface PartLimits {
+  /** Of the whole form. */
+  totalBytes: number;
+  /** Of one part. */
+  partBytes: number;
+  parts: number;
+}
+
 /** The parts of a multipart form, each whole, in order. @throws Problem also "multipart-invalid" */
 export async function* formParts(
   request: Request,
-  limits: StreamLimits & { partBytes: number; parts: number },
+  limits: StreamLimits & PartLimits,
 ): AsyncGenerator<Part> {
-  const boundary = /boundary=(?:"([^"]+)"|([^;\s]+))/i.exec(request.headers.get("content-type") ?? "");
+  const options = optionsOf(request.headers.get("content-type") ?? "", limits);
+  yield* plainParts(parseMultipartStream(boundedBody(request, limits), options));
+}
+
+/** The same of a form that has arrived already. @throws Problem "multipart-invalid" */
+export async function* formPartsIn(
+  body: Uint8Array,
+  contentType: string,
+  limits: PartLimits,
+): AsyncGenerator<Part> {
+  yield* plainParts(parseMultipart(body, optionsOf(contentType, limits)));
+}
+
+function optionsOf(contentType: string, { partBytes, parts, totalBytes }: PartLimits): ParseMultipartOptions {
+  const boundary = /boundary=(?:"([^"]+)"|([^;\s]+))/i.exec(contentType);
   if (!boundary) throw new Problem("multipart-invalid", "Its Content-Type names no boundary");
+  return {
+    boundary: boundary[1] ?? boundary[2],
+    maxFileSize: partBytes,
+    maxParts: parts,
+    maxTotalSize: totalBytes,
+  };
+}
+
+async function* plainParts(
+  parts: Iterable<MultipartPart> | AsyncIterable<MultipartPart>,
+): AsyncGenerator<Part> {
   try {
-    const options = {
-      boundary: boundary[1] ?? boundary[2],
-      maxFileSize: limits.partBytes,
-      maxParts: limits.parts,
-      maxTotalSize: limits.totalBytes,
-    };
-    for await (const part of parseMultipartStream(boundedBody(request, limits), options)) {
+    for await (const part of parts) {
       yield {
         field: part.name ?? "",
         filename: part.filename ?? null,
