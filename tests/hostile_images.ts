@@ -2,10 +2,10 @@
  * Image files that mean harm, by a seed: bombs, false headers, polyglots, thousands of scans, and mutations of good files.
  * Each comes with the media type that a liar would give it; what is made from one seed is the same on every machine.
  */
-import { crc32 } from "node:zlib";
 import { encodeImage } from "../core/image/codecs.ts";
 import { blankPicture } from "../core/image/picture.ts";
 import { Random } from "../core/random.ts";
+import { concat, type Files, paethPng, pngs, repaired, repeated, SIGNATURE, zeros } from "./hostile_png.ts";
 
 export interface HostileImage {
   /** What was done to it, in words. */
@@ -16,41 +16,6 @@ export interface HostileImage {
 
 const IMAGES = new URL("./fixtures/images/", import.meta.url);
 const TYPES = ["image/png", "image/jpeg", "image/webp"];
-const SIGNATURE = "\x89PNG\r\n\x1a\n", END = chunk("IEND", new Uint8Array(0));
-
-function concat(...parts: (Uint8Array | string)[]): Uint8Array<ArrayBuffer> {
-  const bytes = parts.map((p) => typeof p === "string" ? Uint8Array.from(p, (c) => c.charCodeAt(0)) : p);
-  const out = new Uint8Array(bytes.reduce((n, b) => n + b.length, 0));
-  bytes.reduce((at, b) => (out.set(b, at), at + b.length), 0);
-  return out;
-}
-
-/** A PNG chunk with its length and checksum. */
-function chunk(type: string, body: Uint8Array | string): Uint8Array<ArrayBuffer> {
-  const out = concat(new Uint8Array(4), type, body, new Uint8Array(4)), view = new DataView(out.buffer);
-  view.setUint32(0, out.length - 12);
-  view.setUint32(out.length - 4, crc32(out.subarray(4, out.length - 4)));
-  return out;
-}
-
-function ihdr(width: number, height: number, depth = 8, color = 2): Uint8Array<ArrayBuffer> {
-  const body = new Uint8Array(13), view = new DataView(body.buffer);
-  view.setUint32(0, width);
-  view.setUint32(4, height);
-  body.set([depth, color], 8);
-  return chunk("IHDR", body);
-}
-
-/** `megabytes` of zeros as a zlib stream, a thousandth of their size. */
-async function zeros(megabytes: number): Promise<Uint8Array<ArrayBuffer>> {
-  const block = new Uint8Array(1_000_000);
-  let left = megabytes;
-  const stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
-    pull: (controller) => left-- > 0 ? controller.enqueue(block) : controller.close(),
-  }).pipeThrough(new CompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
 const indexOfMarker = (jpeg: Uint8Array, marker: number): number =>
   jpeg.findIndex((byte, i) => byte === 0xff && jpeg[i + 1] === marker);
 
@@ -62,92 +27,19 @@ function put16(bytes: Uint8Array<ArrayBuffer>, at: number, value: number): Uint8
 }
 
 /** An EXIF segment whose directory points at itself or promises `entries` that are not there. */
-function exif(entries: number, next: number): Uint8Array<ArrayBuffer> {
+function exif(entries: number, next: number, orientation = 0): Uint8Array<ArrayBuffer> {
   const tiff = concat(
     "II*\0",
     Uint8Array.of(8, 0, 0, 0, entries & 255, entries >> 8, 0x12, 1, 3, 0, 1, 0, 0, 0),
   );
-  const body = concat("Exif\0\0", tiff, Uint8Array.of(99, 0, 0, 0, next & 255, next >> 8, 0, 0));
+  const value = Uint8Array.of(orientation & 255, orientation >> 8, 0, 0, next & 255, next >> 8, 0, 0);
+  const body = concat("Exif\0\0", tiff, value);
   return concat(Uint8Array.of(0xff, 0xe1, 0, body.length + 2), body);
 }
 
-type Files = Map<string, Uint8Array<ArrayBuffer>>;
-
-function pngs(files: Files, bomb: Uint8Array, small: Uint8Array): [string, Uint8Array][] {
-  const rgb = files.get("rgb.png")!, picture = (...chunks: Uint8Array[]) => concat(SIGNATURE, ...chunks, END);
-  const emptyChunks = concat("", ...Array(10_000).fill(chunk("teSt", "")));
-  const sizes = [[20_000, 20_000], [65_535, 65_535], [2 ** 31 - 1, 2 ** 31 - 1], [2 ** 32 - 1, 1], [
-    1,
-    4_000_001,
-  ], [
-    0,
-    0,
-  ]];
-  return [
-    ...sizes.map(([w, h]): [string, Uint8Array] => [
-      `PNG of ${w} x ${h}`,
-      picture(ihdr(w, h), chunk("IDAT", bomb)),
-    ]),
-    ["PNG of 4 megapixels of nothing", picture(ihdr(2000, 2000), chunk("IDAT", bomb))],
-    ["PNG of 4 megapixels and 16 bits", picture(ihdr(2000, 2000, 16, 6), chunk("IDAT", bomb))],
-    [
-      "PNG of 4 megapixels, interlaced by its header alone",
-      interlaced(picture(ihdr(2000, 2000), chunk("IDAT", bomb))),
-    ],
-    ["PNG of one row, 4 million wide", picture(ihdr(4_000_000, 1), chunk("IDAT", bomb))],
-    ["PNG of 1 x 1 over a bomb", picture(ihdr(1, 1), chunk("IDAT", bomb))],
-    [
-      "PNG with a bomb of text",
-      picture(ihdr(1, 1), chunk("zTXt", concat("k\0\0", bomb)), chunk("IDAT", small)),
-    ],
-    [
-      "PNG with a bomb of a profile",
-      picture(ihdr(1, 1), chunk("iCCP", concat("p\0\0", bomb)), chunk("IDAT", small)),
-    ],
-    [
-      "PNG with 100,000 empty chunks",
-      picture(
-        ihdr(1, 1),
-        ...Array(10).fill(emptyChunks),
-        chunk("IDAT", small),
-      ),
-    ],
-    [
-      "PNG with 20,000 data chunks of one byte",
-      picture(
-        ihdr(200, 200),
-        ...Array.from(bomb.subarray(0, 20_000), (byte) => chunk("IDAT", Uint8Array.of(byte))),
-      ),
-    ],
-    [
-      "PNG whose chunk is 2 GB long",
-      concat(SIGNATURE, ihdr(1, 1), Uint8Array.of(0x7f, 255, 255, 255), "IDAT", small),
-    ],
-    ["PNG with two headers", picture(ihdr(1, 1), ihdr(9000, 9000), chunk("IDAT", small))],
-    ["PNG with a palette of nothing", picture(ihdr(1, 1, 8, 3), chunk("PLTE", ""), chunk("IDAT", small))],
-    ["PNG of depth 255", picture(ihdr(1, 1, 255, 255), chunk("IDAT", small))],
-    [
-      "PNG that says it is animated",
-      picture(ihdr(1, 1), chunk("acTL", "\0\0\0\x09\0\0\0\0"), chunk("IDAT", small)),
-    ],
-    [
-      "PNG that is a web page too",
-      picture(
-        ihdr(1, 1),
-        chunk("tEXt", "k\0<script>alert(1)</script>"),
-        chunk("IDAT", small),
-      ),
-    ],
-    ["PNG with an archive behind it", concat(rgb, "PK\x03\x04", rgb)],
-    ["PNG twice", concat(rgb, rgb)],
-    ["PNG signature alone", concat(SIGNATURE)],
-  ];
-}
-
-function interlaced(png: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  png[28] = 1; // the last byte of IHDR
-  new DataView(png.buffer).setUint32(29, crc32(png.subarray(12, 29)));
-  return png;
+/** A segment of `length` zeros. */
+function segment(marker: number, length: number): Uint8Array<ArrayBuffer> {
+  return concat(Uint8Array.of(255, marker, (length + 2) >> 8, (length + 2) & 255), new Uint8Array(length));
 }
 
 function jpegs(files: Files): [string, Uint8Array][] {
@@ -173,12 +65,12 @@ function jpegs(files: Files): [string, Uint8Array][] {
           2000,
         )
           .subarray(0, -2),
-        ...Array(20).fill(scan),
+        repeated(scan, 20),
         eoi,
       ),
     ],
-    ["JPEG with 5,000 scans", concat(progressive.subarray(0, -2), ...Array(5000).fill(scan), eoi)],
-    ["JPEG with 50 scans", concat(progressive.subarray(0, -2), ...Array(50).fill(scan), eoi)],
+    ["JPEG with 5,000 scans", concat(progressive.subarray(0, -2), repeated(scan, 5000), eoi)],
+    ["JPEG with 50 scans", concat(progressive.subarray(0, -2), repeated(scan, 50), eoi)],
     ["JPEG without its end", base.subarray(0, -2)],
     ["JPEG with two ends", concat(base, eoi)],
     ["JPEG twice", concat(base, base)],
@@ -188,7 +80,7 @@ function jpegs(files: Files): [string, Uint8Array][] {
       concat(base.subarray(0, -2), new Uint8Array(200_000).map((_, i) => i % 2 ? 0xd0 : 255), eoi),
     ],
     ["JPEG of fill bytes", concat(base.subarray(0, 2), new Uint8Array(500_000).fill(255), base.subarray(2))],
-    ["JPEG with 10,000 comments", after(concat(...Array(10_000).fill(Uint8Array.of(255, 0xfe, 0, 2))))],
+    ["JPEG with 10,000 comments", after(repeated(Uint8Array.of(255, 0xfe, 0, 2), 10_000))],
     [
       "JPEG with a comment that is a web page",
       after(concat(Uint8Array.of(255, 0xfe, 0, 27), "<script>alert(1)</script>")),
@@ -196,6 +88,15 @@ function jpegs(files: Files): [string, Uint8Array][] {
     ["JPEG with a segment of length 0", after(Uint8Array.of(255, 0xfe, 0, 0))],
     ["JPEG whose directory points at itself", after(exif(1, 8))],
     ["JPEG with 65,535 directory entries", after(exif(65_535, 0))],
+    ...[0, 9, 65_535].map((orientation): [string, Uint8Array] => [
+      `JPEG of orientation ${orientation}`,
+      after(exif(1, 0, orientation)),
+    ]),
+    ["JPEG with 100 segments of 64 kB", after(repeated(segment(0xe1, 65_533), 100))],
+    ["JPEG with 10,000 empty tables", after(repeated(segment(0xc4, 0), 10_000))],
+    ["JPEG that restarts after each block", after(Uint8Array.of(255, 0xdd, 0, 4, 0, 1))],
+    ["JPEG of 12 bits", put16(base, frame + 3, 0x0b0c)],
+    ["JPEG of 255 components", base.map((byte, i) => i === frame + 9 ? 255 : byte)],
     ["JPEG signature alone", Uint8Array.of(255, 0xd8)],
     ["JPEG start and end", concat(Uint8Array.of(255, 0xd8), eoi)],
     ...[0xc1, 0xc3, 0xc5, 0xc9, 0xcb, 0xcf].map((marker): [string, Uint8Array] => [
@@ -224,12 +125,30 @@ function webps(files: Files): [string, Uint8Array][] {
     ["WebP twice", concat(lossy, lossy)],
     ["WebP that is a WAV", concat(lossy.subarray(0, 8), "WAVE", lossy.subarray(12))],
     ["WebP with 4 GB of nothing", concat("RIFF\x20\0\0\0WEBPVP8 \xff\xff\xff\xff", new Uint8Array(20))],
+    ["WebP of 20,000 frames", riff(vp8x(2, 1), repeated(piece("ANMF", new Uint8Array(16)), 20_000))],
+    ["WebP on a canvas of 16,777,216", riff(vp8x(0, 2 ** 24), lossy.subarray(12))],
+    ["WebP with 100,000 pieces", riff(vp8x(0, 1), repeated(piece("JUNK", new Uint8Array(0)), 100_000))],
     ["WebP signature alone", concat("RIFF\x04\0\0\0WEBP")],
   ];
 }
 
+/** A piece of a RIFF file, of even length. */
+function piece(type: string, body: Uint8Array): Uint8Array<ArrayBuffer> {
+  const size = new Uint8Array(4);
+  new DataView(size.buffer).setUint32(0, body.length, true);
+  return concat(type, size, body);
+}
+
+/** WebP's extended header. */
+function vp8x(flags: number, side: number): Uint8Array<ArrayBuffer> {
+  const last = side - 1, sides = [last & 255, (last >> 8) & 255, last >> 16];
+  return piece("VP8X", Uint8Array.of(flags, 0, 0, 0, ...sides, ...sides));
+}
+
+const riff = (...pieces: Uint8Array[]): Uint8Array<ArrayBuffer> => piece("RIFF", concat("WEBP", ...pieces));
+
 /** Files of other formats, and of none. */
-function strangers(files: Files): [string, Uint8Array][] {
+function strangers(files: Files, bomb: Uint8Array, gzipped: Uint8Array): [string, Uint8Array][] {
   const rgb = files.get("rgb.png")!;
   return Object.entries({
     "nothing": "",
@@ -247,6 +166,11 @@ function strangers(files: Files): [string, Uint8Array][] {
     "JSON": '{"image":"../../etc/passwd"}',
     "program": "\x7fELF\x02\x01\x01\0",
     "gzip": "\x1f\x8b\x08\0\0\0\0\0\0\x03",
+    "JPEG XL": "\xff\x0a\xfa\x1f\x01\x91",
+    "HEIC": "\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "icon": "\0\0\x01\0\x01\0\0\0\0\0\x01\0\x20\0\xff\xff\xff\x7f\x16\0\0\0",
+    "data address": "data:image/png;base64,iVBORw0KGgo=",
+    "PNG in the letters of another code": "\xff\xfe\x89\0P\0N\0G\0",
   }).map(([name, text]): [string, Uint8Array] => [name, concat(text)]).concat([
     ["GIF before a PNG", concat("GIF89a", rgb)],
     ["archive before a PNG", concat("PK\x03\x04", rgb)],
@@ -259,6 +183,11 @@ function strangers(files: Files): [string, Uint8Array][] {
       "8 MB of scans behind a JPEG signature",
       concat("\xff\xd8", new Uint8Array(7_900_000).map((_, i) => i % 2 ? 0xda : 255)),
     ],
+    ["gzip bomb", gzipped],
+    // A local header that promises deflated data; without its two bytes of head a zlib stream is that.
+    ["zip bomb", concat("PK\x03\x04\x14\0\0\0\x08\0", new Uint8Array(16), "\x01\0\0\0a", bomb.subarray(2))],
+    ["gzip bomb behind a PNG", concat(rgb, gzipped)],
+    ["zlib bomb", bomb],
     ["more than a body may have", new Uint8Array(9_000_000)],
   ]);
 }
@@ -273,12 +202,13 @@ async function heavy(): Promise<[string, Uint8Array][]> {
   const picture = blankPicture(2000, 2000), random = new Random(3, "heavy");
   for (let i = 0; i < picture.data.length; i++) picture.data[i] = (i >> 6) * 37 + (random.uint32() & 63);
   const formats = ["jpeg", "webp"] as const;
-  return await Promise.all(
+  const lossy = await Promise.all(
     formats.map(async (format): Promise<[string, Uint8Array]> => [
       `${format} of 4 noisy megapixels`,
       await encodeImage(picture, format, { quality: 90 }),
     ]),
   );
+  return [...lossy, ["PNG of 4 megapixels and 16 bits, filtered the dear way", paethPng()]];
 }
 
 /** One good file, damaged in one of seven ways. */
@@ -315,19 +245,6 @@ function mutant(files: Files, random: Random): [string, Uint8Array] {
   }
 }
 
-/** A PNG with the checksums of its chunks made good again, so that the damage reaches the decoder. */
-function repaired(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  if (bytes[0] !== 0x89) return bytes;
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
-  for (let at = 8; at + 12 <= bytes.length;) {
-    const end = at + 8 + view.getUint32(at);
-    if (end + 4 > bytes.length) break;
-    view.setUint32(end, crc32(bytes.subarray(at + 4, end)));
-    at = end + 4;
-  }
-  return bytes;
-}
-
 export interface HostileOptions {
   /** What a bomb inflates to; 400 unless told. */
   megabytes?: number;
@@ -335,7 +252,7 @@ export interface HostileOptions {
   heavy?: boolean;
 }
 
-/** `count` hostile files in a random order: about a hundred made by hand, the others mutants of the fixtures. */
+/** `count` hostile files in a random order: each fixture as it is, over a hundred made by hand, the others mutants. */
 export async function hostileImages(
   seed: number,
   count: number,
@@ -347,7 +264,14 @@ export async function hostileImages(
     files.set(name, await Deno.readFile(new URL(name, IMAGES)));
   }
   const [bomb, small] = [await zeros(megabytes), await zeros(1)], random = new Random(seed, "hostile");
-  const made = [...pngs(files, bomb, small), ...jpegs(files), ...webps(files), ...strangers(files)];
+  const gzipped = await zeros(megabytes, "gzip");
+  const made = [
+    ...[...files].map(([name, bytes]): [string, Uint8Array] => [`${name} as it is`, bytes]),
+    ...pngs(files, bomb, small),
+    ...jpegs(files),
+    ...webps(files),
+    ...strangers(files, bomb, gzipped),
+  ];
   if (withHeavy) made.push(...await heavy());
   while (made.length < count) made.push(mutant(files, random));
   return random.shuffle(made).map(([name, bytes]) => ({
