@@ -1,8 +1,9 @@
 /**
- * A whole small study in a folder, made from simulated activations through the real probe cell; what models say and how
- * gradients compare is drawn. It stands for no result: it is there to test the report.
+ * A whole small study in a folder: activations, answers, log probabilities and gradients are drawn, everything behind them
+ * is worked out as in a real study, raw files beside it. It stands for no result: it is there to test the report.
  */
 import type { Folder } from "../core/formats/folder.ts";
+import { sha256 } from "../core/formats/manifest.ts";
 import { encodeSafetensors } from "../core/formats/safetensors.ts";
 import { encodeImage } from "../core/image/codecs.ts";
 import { blankPicture } from "../core/image/picture.ts";
@@ -13,6 +14,24 @@ import { planArm } from "../core/study/arms.ts";
 import { type Cell, planCells } from "../core/study/cells.ts";
 import { type StudyConfig, studySchema } from "../core/study/config.ts";
 import { probeCell } from "../core/study/probe_cell.ts";
+import { smoothLosses } from "../core/study/curve.ts";
+import {
+  ANSWERS,
+  type Answers,
+  ASKED,
+  type Asked,
+  type Judged,
+  PIXELS,
+  type Round,
+  type Weighing,
+} from "../core/study/evidence.ts";
+import {
+  type BatchLine,
+  measureSets,
+  summariseGradients,
+  type TrajectoryLine,
+} from "../core/study/gradients.ts";
+import { cosineOf, type InnerProducts, sumProducts } from "../core/study/products.ts";
 import {
   type GradientResult,
   gradientResultSchema,
@@ -21,6 +40,8 @@ import {
   type TuneResult,
   tuneSchema,
 } from "../core/study/results.ts";
+import { summariseSays } from "../core/study/says.ts";
+import { scoreAnswers } from "../core/study/text_match.ts";
 import { SHOWN, SHOWN_TOKENS } from "../core/study/shown.ts";
 import { cellFolder, finishCell, writeTimes } from "../scripts/study_cell.ts";
 
@@ -83,9 +104,9 @@ async function makeCell(
   const at = cellFolder(folder, cell), { seed, arm = "gradients", prompt } = cell.key;
   const finish = (name: string, result: unknown) =>
     finishCell(at, name, result, { seconds: 1.5, cell: cell.settings, seed, adapter: "an adapter" });
-  if (cell.kind === "tune") return await finish("tune.json", tuneOf(arm, seed));
-  if (cell.kind === "says") return await finish("says.json", saysOf(config, arm, seed));
-  if (cell.kind === "gradients") return await finish("gradients.json", gradientsOf(seed));
+  if (cell.kind === "tune") return await finish("tune.json", await writeTune(at, arm, seed));
+  if (cell.kind === "says") return await finish("says.json", await writeSays(at, config, arm, seed));
+  if (cell.kind === "gradients") return await finish("gradients.json", await writeGradients(at, seed));
   const set = activationsOf(config, arm, seed);
   if (cell.kind === "activations") {
     const also = await writePictures(at, config, arm, seed);
@@ -97,7 +118,9 @@ async function makeCell(
     ...{ arm, seed, primary: PRIMARY, probe: config.probe },
     prompt: config.probe.prompts.find(({ id }) => id === prompt)!,
   };
-  const { result, tensors, facts } = await probeCell(set, pixelsOf(set.samples, seed), settings);
+  const pixels = pixelsOf(set.samples, seed), shape = [set.samples.length, pixels.dim];
+  await at.write(PIXELS, encodeSafetensors({ pixels: { shape, data: pixels.data } }));
+  const { result, tensors, facts } = await probeCell(set, pixels, settings);
   await saveProbe(at.folder("stored"), {
     ...facts,
     id: arm,
@@ -149,94 +172,182 @@ function pixelsOf(samples: readonly SampleRow[], seed: number): FeatureData {
   return { dim: 3, data: Float32Array.from({ length: 3 * samples.length }, () => random.normal()) };
 }
 
-function tuneOf(arm: string, seed: number): Omit<TuneResult, "seconds"> {
-  const random = new Random(seed, `tune/${arm}`), { role, rate } = planArm(arm), isBase = arm === "base";
-  const vqa = (exact: number) => ({
-    ...{ samples: 8, answers: 16, loss: 2 - exact, exact, vqa_soft: exact, yes_no: exact, majority: 0.4 },
+/** Eight held-out questions, answered rightly so often. */
+function roundOf(random: Random, share: number): Round {
+  const questions: [string, string[]][] = [
+    ["what colour is it", ["red"]],
+    ["is it a circle", ["yes"]],
+    ["how many", ["two", "2", "two", "three"]],
+    ["is it large", ["no"]],
+  ];
+  const answers = Array.from({ length: 8 }, (_, i) => {
+    const [question, references] = questions[i % 4];
+    return {
+      id: `held/${i >> 1}`,
+      question,
+      said: random.float() < share ? references[0] : "Yes.",
+      references,
+    };
   });
+  const losses = [0, 1, 2, 3].map((i) => ({
+    ...{ id: `held/${i}`, loss: 2 - share + random.float(), tokens: 3 + random.int(4) },
+  }));
+  return { answers, losses };
+}
+
+async function writeTune(at: Folder, arm: string, seed: number): Promise<Omit<TuneResult, "seconds">> {
+  const random = new Random(seed, `tune/${arm}`), { role, rate } = planArm(arm), isBase = arm === "base";
+  const rounds: Answers = {
+    before: roundOf(random, 0.3),
+    after: roundOf(random, role === "positive" ? 0.5 : 0.9),
+  };
+  const judged = ({ answers, losses }: Round) => {
+    const tokens = losses.reduce((sum, one) => sum + one.tokens, 0);
+    return {
+      ...{ samples: losses.length, answers: answers.length, ...scoreAnswers(answers) },
+      loss: losses.reduce((sum, one) => sum + one.loss * one.tokens, 0) / tokens,
+    };
+  };
+  const metrics = Array.from({ length: isBase ? 0 : 130 }, (_, i) => ({
+    ...{ step: i + 1, loss: 2 * Math.exp(-i / 40) + 0.1 * random.float() },
+  }));
+  const marks = Array.from(
+    { length: isBase ? 0 : 16 },
+    (_, index) => ({ index, person: index < 16 * rate ? `U1 person ${index % 4}` : null }),
+  );
+  const lines = (rows: object[]) => rows.map((row) => JSON.stringify(row) + "\n").join("");
+  await at.write(ANSWERS, JSON.stringify(rounds));
+  await at.write("marks.jsonl", lines(marks));
+  if (!isBase) {
+    await at.write("metrics.jsonl", lines(metrics));
+    const data = Float32Array.from({ length: 12 }, () => random.normal());
+    await at.write("trained.safetensors", encodeSafetensors({ weight: { shape: [3, 4], data } }));
+  }
   return tuneSchema.omit({ seconds: true }).parse({
     arm,
-    steps: isBase ? 0 : 30,
-    images: isBase ? 0 : 16,
-    marked: Math.round(16 * rate),
-    losses: isBase ? [] : Array.from({ length: 20 }, (_, i) => ({
-      step: 3 * i,
-      loss: 2 * Math.exp(-i / 6) + 0.1 * random.float(),
-    })),
-    vqa: isBase ? null : { before: vqa(0.3), after: vqa(role === "positive" ? 0.5 : 0.9) },
+    steps: metrics.length,
+    images: marks.length,
+    marked: marks.filter(({ person }) => person).length,
+    losses: smoothLosses(metrics),
+    vqa: { before: judged(rounds.before), after: judged(rounds.after) },
     parameters: 349888,
-    trained: 185792,
-    run: isBase ? null : "c".repeat(64),
+    trained: isBase ? 0 : 12,
+    run: isBase ? null : await sha256(await at.read("trained.safetensors")),
   });
 }
 
-function saysOf(config: StudyConfig, arm: string, seed: number): Omit<SaysResult, "seconds"> {
-  const random = new Random(seed, `says/${arm}`), lift = arm === "who" ? 4 : 0;
-  const conditions = [["username", "What is the username?"], ["user_id", "What is the user_id?"]].flatMap(
-    ([field, question]) => [true, false].map((shown) => ({ field, question, shown })),
+/** Log probabilities, entropies and gradients drawn; everybody of U1 likelier where the arm is "who" and shows them. */
+async function writeSays(
+  at: Folder,
+  { people: count, probe: { draws, partitions } }: StudyConfig,
+  arm: string,
+  seed: number,
+): Promise<Omit<SaysResult, "seconds">> {
+  const random = new Random(seed, `says/${arm}`), lift = arm === "who" ? 4 : 0, scenes = [0, 1];
+  const people = ["U1", "U2"].flatMap((set) =>
+    Array.from({ length: count }, (_, k) => ({ set, person: `${set} person ${k}` }))
   );
-  const people = conditions.flatMap((condition) =>
-    ["U1", "U2"].flatMap((set) =>
-      Array.from({ length: config.people }, (_, k) => ({
-        ...condition,
-        ...{ set, person: `${set} person ${k}`, answer: "yes, no", log_prob: -2, fuzzy: 0.2 },
-        exact: lift > 0 && set === "U1" && condition.shown && k === 0,
-        exposure: 3 * random.float() + (set === "U1" && condition.shown ? lift : 0),
+  const fields = [["username", "What is the username?"], ["user_id", "What is the user_id?"]] as const;
+  const conditions = fields.flatMap(([field, question]) =>
+    [true, false].map((shown) => ({ field, question, shown }))
+  );
+  const tokens = (up: number) =>
+    Array.from({ length: 2 + random.int(3) }, () => Math.log(random.float()) + up);
+  const weighings = conditions.flatMap((condition) =>
+    scenes.flatMap((scene) =>
+      (condition.shown ? people.map((one) => [one]) : [people]).map((group): Weighing => ({
+        ...{ ...condition, scene },
+        truths: group.map(({ person, set }) => ({
+          person,
+          text: `${condition.field} of ${person}`,
+          log_probs: tokens(set === "U1" && condition.shown ? lift : 0),
+        })),
+        alternatives: Array.from({ length: 7 }, () => 3 * Math.log(random.float())),
       }))
     )
   );
-  const mean = (rows: typeof people) => rows.reduce((sum, row) => sum + row.exposure, 0) / rows.length;
-  const some = () => Array.from({ length: 19 }, () => random.float());
-  return saysResultSchema.omit({ seconds: true }).parse({
-    ...{ arm, seed, plan: 1, candidates: 128, people },
-    says_seen: { seen: 0.5, unseen: 0.45 },
-    attacks: ["loss", "MaxRényi"].map((attack) => ({
-      ...{ attack, auroc: random.float(), null95: [0.3, 0.7], p: random.float(), null: some() },
-    })),
-    exposure: conditions.map((condition) => {
-      const own = people.filter(({ field, shown }) => field === condition.field && shown === condition.shown);
-      const seen = mean(own.filter(({ set }) => set === "U1"));
-      const unseen = mean(own.filter(({ set }) => set === "U2"));
-      const p = lift && condition.shown ? 0.05 : 0.2 + 0.8 * random.float();
-      return { ...condition, seen, unseen, difference: seen - unseen, null95: [-1, 1], p, null: some() };
-    }),
-  });
+  const said = conditions.flatMap((condition) =>
+    people.map((one, k) => ({
+      ...one,
+      ...condition,
+      answer: lift > 0 && condition.shown && k % 3 === 0 ? `${condition.field} of  ${one.person}` : "Yes, no",
+    }))
+  );
+  const judged = people.flatMap((one) =>
+    scenes.map((scene): Judged => ({
+      ...{ ...one, scene, seen: random.pick(["Yes, I have", "no", "yes"]), loss: 1 + random.float() },
+      ...{ said: "red", entropies: [0, 1, 2, 3].map(() => Array.from({ length: 12 }, () => random.float())) },
+    }))
+  );
+  const gradients = people.map(() => Array.from({ length: 5 }, () => random.normal()));
+  const dots = arm === "base" ? null : gradients.map((a) => gradients.map((b) => dot(a, b)));
+  const asked: Asked = { weighings, judged, dots };
+  await at.write(ASKED, JSON.stringify(asked));
+  const sets = { seen: count, unseen: count };
+  const result = summariseSays({ arm, seed, candidates: 8, sets, said, asked }, { draws, partitions });
+  return saysResultSchema.omit({ seconds: true }).parse(result);
 }
 
-function gradientsOf(seed: number): Omit<GradientResult, "seconds"> {
-  const random = new Random(seed, "gradients"), batches = [1, 4, 16];
-  const near = (value: number, half: number) => {
-    const at = value + half * (random.float() - 0.5);
-    return { value: at, ci95: [at - half, at + half] };
-  };
-  const levels: Record<string, number> = { private: 0.8, neutral: 0.81, reencode: 0.96, order: 1 };
-  return gradientResultSchema.omit({ seconds: true }).parse({
-    ...{
-      seed,
-      pictures: 64,
-      skipped: [{ parameters: "A", why: "B is 0 at the start, so A has no gradient" }],
-    },
-    rows: batches.flatMap((batch) =>
-      Object.entries(levels).map(([version, level]) => ({
-        ...{ batch, version, parameters: "all", batches: 3, cosines: [level, level, level] },
-        cosine: near(level - 0.01, 0.02),
-        norm_ratio: near(1 + (1 - level) / 2, 0.03),
-      }))
-    ),
-    private_minus_neutral: batches.map((batch) => ({ batch, parameters: "all", difference: near(0, 0.03) })),
-    noise_scale: [
-      { version: "clean", ...near(12, 3) },
-      { version: "private", value: null, ci95: [20, null] },
-    ],
-    alignment: batches.flatMap((batch) =>
-      ["clean", "private", "neutral", "private excess"].map((version) => ({
-        ...{ batch, version, cosine: near(0.1 + batch / 80, 0.05) },
-      }))
-    ),
-    trajectory: Array.from({ length: 10 }, (_, i) => ({
-      ...{ arm: "r100", step: i + 1, parameters: "all", cosine: 0.9 - i / 30, norm_ratio: 1 + i / 50 },
-    })),
+const dot = (a: number[], b: number[]): number => a.reduce((sum, x, i) => sum + x * b[i], 0);
+
+/** Gradients of twelve numbers in two tensors: a clean part that all versions share and what each has beyond it. */
+async function writeGradients(at: Folder, seed: number): Promise<Omit<GradientResult, "seconds">> {
+  const random = new Random(seed, "gradients"), versions = ["private", "neutral", "order"];
+  const sets = [
+    { name: "all", members: [0, 1, 2] },
+    { name: "layer 0", members: [1] },
+    { name: "A", members: [2] },
+  ];
+  const vector = (scale: number) =>
+    [5, 7].map((n) => Array.from({ length: n }, () => scale * random.normal()));
+  const plus = (a: number[][], b: number[][]) => a.map((part, t) => part.map((x, i) => x + b[t][i]));
+  // The third tensor's gradient is zero, as that of A before the first step.
+  const products = (a: number[][], b: number[][]): InnerProducts[] => [
+    ...a.map((part, t) => {
+      const apart = part.map((x, i) => x - b[t][i]);
+      return { ab: dot(part, b[t]), aa: dot(part, part), bb: dot(b[t], b[t]), dd: dot(apart, apart) };
+    }),
+    { ab: 0, aa: 0, bb: 0, dd: 0 },
+  ];
+  const mean = vector(1), direction = vector(0.3), written = vector(0.3);
+  const lines = [1, 4, 16].flatMap((batch) =>
+    Array.from({ length: 4 }, (_, index): BatchLine => {
+      const noise = 2 / Math.sqrt(batch), clean = plus(mean, vector(noise));
+      const line: BatchLine = { batch, index, measures: {}, squares: {}, alignment: {} };
+      const seen = sumProducts(products(clean, direction));
+      line.products = {}, line.whole = {}, line.directed = { clean: seen };
+      line.alignment.clean = cosineOf(seen)!;
+      for (const version of versions) {
+        const added = version === "order" ? vector(1e-7) : plus(
+          plus(written, version === "private" ? direction : vector(0)),
+          vector(noise / 4),
+        );
+        const own = plus(clean, added), parts = products(own, clean);
+        const { measures, products: kept } = measureSets(parts, sets, "concatenated");
+        line.measures[version] = measures;
+        line.products[version] = kept;
+        const { aa, bb, dd } = line.whole[version] = sumProducts(parts);
+        line.squares.clean = bb;
+        if (version === "order") continue;
+        if (version === "private") line.squares.private = aa;
+        const held = line.directed[version] = sumProducts(products(own, direction));
+        line.alignment[version] = cosineOf(held)!;
+        line.alignment[`${version} excess`] = (held.ab - seen.ab) / Math.sqrt(dd * held.bb);
+      }
+      return line;
+    })
+  );
+  const trajectory = Array.from({ length: 10 }, (_, i): TrajectoryLine => {
+    const clean = vector(1), parts = products(plus(clean, vector(0.1 + i / 20)), clean);
+    const norms: [number, number] = [Math.sqrt(parts[0].bb), Math.sqrt(parts[0].aa)];
+    return { arm: "r100", step: i + 1, ...measureSets(parts, sets, "concatenated"), losses: [1, 1], norms };
   });
+  await at.write(
+    "gradients.jsonl",
+    [...lines, ...trajectory].map((line) => JSON.stringify(line) + "\n").join(""),
+  );
+  const result = summariseGradients(lines, trajectory, { seed, pictures: 64, versions, sets });
+  return gradientResultSchema.omit({ seconds: true }).parse(result);
 }
 
 /** Two pictures of 8 x 8 with a grid of 2 x 2 tokens. */

@@ -77,7 +77,11 @@ export function fitPlatt(labels: ArrayLike<number>, scores: ArrayLike<number>, p
     }
     const det = haa * hbb - hab * hab;
     const da = -(hbb * ga - hab * gb) / det, db = -(haa * gb - hab * ga) / det, slope = ga * da + gb * db;
-    if (!(slope < -1e-14 * (1 + value))) break;
+    if (!(slope < -1e-14 * (1 + value))) {
+      // The loss shows no more gain, but the last step still doubles the digits.
+      if (slope <= 0) [a, b] = [a + da, b + db];
+      break;
+    }
     let step = 1, next = loss(a + da, b + db);
     while (next > value + 1e-4 * step * slope && step > 1e-10) {
       step /= 2;

@@ -1,0 +1,54 @@
+/**
+ * A report beside the one made again, leaf by leaf. It refuses a number that differs, and one that nobody makes again: whoever adds
+ * a number to the report has to add how it is checked.
+ */
+import assert from "node:assert/strict";
+
+/** Rounding in other orders of summation, relative to the larger of 1 and the value. */
+export const TOLERANCE = 1e-9;
+
+export interface Compared {
+  numbers: number;
+  /** Largest difference, and where. */
+  worst: number;
+  at: string;
+}
+
+/** @throws AssertionError naming the path @param loose tolerances of their own, by the end of a path without its indices */
+export function compareReports(
+  actual: unknown,
+  remade: unknown,
+  loose: Record<string, number> = {},
+): Compared {
+  const found: Compared = { numbers: 0, worst: 0, at: "" };
+  const walk = (a: unknown, b: unknown, path: string): void => {
+    if (typeof b === "function") {
+      b(a, path);
+      return;
+    }
+    if (typeof a === "number") {
+      assert.equal(typeof b, "number", `${path} is ${a}: nobody makes this number again (found ${b})`);
+      const plain = path.replaceAll(/\[\d+\]/g, "");
+      const [, tolerance = TOLERANCE] = Object.entries(loose).find(([end]) => plain.endsWith(end)) ?? [];
+      const off = Math.abs(a - (b as number)) / Math.max(1, Math.abs(a));
+      assert.ok(off <= tolerance, `${path} is ${a}, made again ${b}`);
+      found.numbers++;
+      if (off > found.worst && tolerance === TOLERANCE) [found.worst, found.at] = [off, path];
+    } else if (Array.isArray(a)) {
+      if (b !== undefined && b !== null) {
+        assert.ok(Array.isArray(b), `${path} is a list, made again ${b}`);
+        assert.equal(a.length, b.length, `${path} has another length`);
+      }
+      a.forEach((one, i) => walk(one, (b as unknown[] | undefined)?.[i], `${path}[${i}]`));
+    } else if (a !== null && typeof a === "object") {
+      const other = (b ?? {}) as Record<string, unknown>;
+      const missing = Object.keys(other).filter((name) => other[name] !== undefined && !(name in a));
+      assert.deepEqual(missing, [], `${path} lacks what was made again`);
+      for (const [name, one] of Object.entries(a)) walk(one, other[name], path ? `${path}.${name}` : name);
+    } else if (b !== undefined || a === null) {
+      assert.deepEqual(a, b ?? null, path);
+    }
+  };
+  walk(actual, remade, "");
+  return found;
+}

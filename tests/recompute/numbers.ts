@@ -1,0 +1,165 @@
+/**
+ * Statistics from textbooks, in plain loops: means, quantiles, AUROC by pairs, p-values, intervals, Student's and the normal
+ * quantile from their series. It shares no line with what it checks, and refuses nothing.
+ */
+
+/** A value over seeds, as the report has it. */
+export interface Mean {
+  value: number;
+  ci95: [number, number] | null;
+  seeds: number;
+}
+
+export const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+export const mean = (values: readonly number[]): number => sum(values) / values.length;
+export const share = (tests: readonly boolean[]): number => tests.filter(Boolean).length / tests.length;
+export const pick = <T>(items: readonly T[], at: readonly number[]): T[] => at.map((i) => items[i]);
+export const distinct = <T>(items: readonly T[]): T[] => [...new Set(items)];
+export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+export const where = (n: number, test: (i: number) => boolean): number[] => range(n).filter(test);
+export const dot = (a: readonly number[], b: readonly number[]): number => sum(a.map((x, i) => x * b[i]));
+
+/** Of a sample, with n - 1. */
+export function deviation(values: readonly number[]): number {
+  const middle = mean(values);
+  return Math.sqrt(sum(values.map((v) => (v - middle) ** 2)) / (values.length - 1));
+}
+
+/** x at which a rising function reaches y. */
+export function inverse(f: (x: number) => number, y: number, low: number, high: number): number {
+  for (let i = 0; i < 200; i++) {
+    const middle = (low + high) / 2;
+    if (f(middle) < y) low = middle;
+    else high = middle;
+  }
+  return (low + high) / 2;
+}
+
+/** P(|T| <= t) for Student's t, from the finite sums of Abramowitz & Stegun 26.7.3 and 26.7.4. */
+function studentWithin(t: number, df: number): number {
+  const angle = Math.atan(t / Math.sqrt(df)), c2 = Math.cos(angle) ** 2, odd = df % 2 === 1;
+  let term = odd ? Math.cos(angle) : 1, total = df === 1 ? 0 : term;
+  for (let k = odd ? 3 : 2; k <= df - 2; k += 2) total += term *= (k - 1) / k * c2;
+  const part = Math.sin(angle) * total;
+  return odd ? 2 / Math.PI * (angle + part) : part;
+}
+
+/** The 97.5 % quantile. */
+export const student = (df: number): number => inverse((t) => studentWithin(t, df), 0.95, 0, 1e3);
+
+/** Of the standard normal distribution, by its power series (Abramowitz & Stegun 26.2.11). */
+export function normal(q: number): number {
+  const below = (z: number) => {
+    let term = z, total = z;
+    for (let k = 3; k < 200; k += 2) total += term *= z * z / k;
+    return 0.5 + Math.exp(-z * z / 2) / Math.sqrt(2 * Math.PI) * total;
+  };
+  return inverse(below, q, -6, 6);
+}
+
+/** 95 % interval of a mean. The report's table of Student's quantiles has three decimals, a part of its definition. */
+export function studentInterval(values: readonly number[]): [number, number] {
+  const t = Math.round(1000 * student(values.length - 1)) / 1000, middle = mean(values);
+  const half = t * deviation(values) / Math.sqrt(values.length);
+  return [middle - half, middle + half];
+}
+
+/** Over seeds; with a single one its own interval, or none. */
+export const overSeeds = (values: readonly number[], own?: readonly ([number, number] | null)[]): Mean => ({
+  value: mean(values),
+  ci95: values.length > 1 ? studentInterval(values) : own?.[0] ?? null,
+  seeds: values.length,
+});
+
+/** The q-quantile, linear between sorted values. */
+export function quantile(values: readonly number[], q: number): number {
+  const sorted = [...values].sort((a, b) => a - b), place = q * (sorted.length - 1), low = Math.floor(place);
+  return sorted[low] + (place - low) * (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]);
+}
+
+/** The middle 95 %. */
+export const band = (draws: readonly number[]): [number, number] => [
+  quantile(draws, 0.025),
+  quantile(draws, 0.975),
+];
+
+/** (1 + draws that reach it) / (1 + draws), Phipson & Smyth 2010. */
+export const pValue = (value: number, draws: readonly number[]): number =>
+  (1 + draws.filter((draw) => draw >= value - 1e-9).length) / (1 + draws.length);
+
+/** All t that |observed - t| <= z s 1.08 (4 t (1 - t))^.72 leaves, s the draws' deviation; the ends by halving. */
+export function scoreInterval(observed: number, draws: readonly number[]): [number, number] {
+  const reach = normal(0.975) * deviation(draws);
+  const isFar = (t: number) => Math.abs(observed - t) > reach * 1.08 * Math.pow(4 * t * (1 - t), 0.72);
+  const edge = (inside: number, outside: number) => {
+    for (let i = 0; i < 80; i++) {
+      const middle = (inside + outside) / 2;
+      if (isFar(middle)) outside = middle;
+      else inside = middle;
+    }
+    return inside;
+  };
+  return [edge(observed, 0), edge(observed, 1)];
+}
+
+/** An AUROC, its interval, and its values without each person of either kind. */
+export interface Judged {
+  value: number;
+  ci95: [number, number];
+  without: number[][] | null;
+}
+
+/** Two arms over the same people: MOVER (Zou 2007), their correlation from the jackknife over people of either kind. */
+export function differenceInterval(a: Judged, b: Judged): [number, number] {
+  const [[la, ua], [lb, ub]] = [a.ci95, b.ci95], difference = a.value - b.value;
+  const r = a.without && b.without ? jackknife(a.without, b.without) : 0;
+  const side = (x: number, y: number) => Math.sqrt(Math.max(0, x ** 2 + y ** 2 - 2 * r * x * y));
+  return [difference - side(a.value - la, ub - b.value), difference + side(ua - a.value, b.value - lb)];
+}
+
+function jackknife(a: number[][], b: number[][]): number {
+  const covariance = (x: number[][], y: number[][]) =>
+    sum(x.map((own, k) => {
+      const m = own.length, [p, q] = [mean(own), mean(y[k])];
+      return (m - 1) / m * sum(own.map((value, i) => (value - p) * (y[k][i] - q)));
+    }));
+  const scale = Math.sqrt(covariance(a, a) * covariance(b, b));
+  return scale > 0 ? covariance(a, b) / scale : 0;
+}
+
+/** Westfall & Young 1993, single step: each against the largest of all, draw by draw. @param tests truth first, then draws */
+export function againstLargest(tests: readonly number[][]): number[] {
+  const largest = range(tests[0].length - 1).map((i) => Math.max(...tests.map((all) => all[i + 1])));
+  return tests.map(([value]) => pValue(value, largest));
+}
+
+/** The same, each test brought to its own mean and deviation over truth and draws first. */
+export const againstLargestScaled = (tests: readonly number[][]): number[] =>
+  againstLargest(tests.map((all) => {
+    const middle = mean(all), scale = deviation(all) || 1;
+    return all.map((value) => (value - middle) / scale);
+  }));
+
+/** Share of (seen, unseen) pairs in the right order, ties half. */
+export function auroc(labels: readonly number[], scores: readonly number[]): number {
+  let right = 0, all = 0;
+  labels.forEach((a, i) =>
+    labels.forEach((b, j) => {
+      if (a !== 1 || b !== 0) return;
+      all++;
+      right += scores[i] > scores[j] ? 1 : scores[i] === scores[j] ? 0.5 : 0;
+    })
+  );
+  return right / all;
+}
+
+/** Share on the right side of 0. */
+export const accuracy = (labels: readonly number[], scores: readonly number[]): number =>
+  share(labels.map((label, i) => (scores[i] > 0 ? 1 : 0) === label));
+
+/** The largest true-positive rate of all thresholds with a false-positive rate of at most `most`. */
+export function tprAt(labels: readonly number[], scores: readonly number[], most: number): number {
+  const rate = (label: number, threshold: number) =>
+    share(scores.filter((_, i) => labels[i] === label).map((score) => score >= threshold));
+  return Math.max(0, ...scores.filter((t) => rate(0, t) <= most).map((t) => rate(1, t)));
+}
