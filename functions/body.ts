@@ -19,11 +19,23 @@ export function tooLarge(limit: number): Problem {
   return new Problem("body-too-large", `The body has more than ${limit} bytes`, { connection: "close" });
 }
 
+function tooManyPieces(): Problem {
+  const { pieces, bytes } = CRUMBS, close = { connection: "close" };
+  return new Problem(
+    "body-too-large",
+    `The body comes in more than ${pieces} pieces, of under ${bytes} bytes on average`,
+    close,
+  );
+}
+
 export function tooLate(ms: number): Problem {
   return new Problem("body-timeout", `The body was not complete after ${ms / 1000} s`, {
     connection: "close",
   });
 }
+
+/** Each piece of a body costs a turn of the event loop: so many may be crumbs, which no network makes. */
+const CRUMBS = { pieces: 10_000, bytes: 64 };
 
 /** A whole body of at most `limit` bytes. @throws Problem "body-too-large", "body-timeout" or "request-cancelled" */
 export async function readBounded(
@@ -46,11 +58,12 @@ export async function readBounded(
       if (late) throw tooLate(timeoutMs);
       if (done) break;
       length += value.length;
-      if (length > limit) {
-        reader.cancel().catch(() => {});
-        throw tooLarge(limit);
-      }
       chunks.push(value);
+      const crumbs = chunks.length > CRUMBS.pieces && length < chunks.length * CRUMBS.bytes;
+      if (length > limit || crumbs) {
+        reader.cancel().catch(() => {});
+        throw crumbs ? tooManyPieces() : tooLarge(limit);
+      }
     }
   } catch (thrown) {
     if (thrown instanceof Problem) throw thrown;

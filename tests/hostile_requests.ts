@@ -123,8 +123,8 @@ export function hostileBytes(path: string, png: Uint8Array): HostileBytes[] {
     ["a chunk beyond 64 bits", concat(head(image, chunked), "fffffffffffffffff\r\n", png)],
     ["a chunk that does not end", concat(head(image, chunked), "ffffff\r\n", png)],
     [
-      "100,000 chunks of one byte",
-      concat(head(image, chunked), repeated(concat("1\r\n\x89\r\n"), 100_000), "0\r\n\r\n"),
+      "20,000 chunks of one byte",
+      concat(head(image, chunked), repeated(concat("1\r\n\x89\r\n"), 20_000), "0\r\n\r\n"),
     ],
     [
       "a chunk with a tail of 100 kB",
