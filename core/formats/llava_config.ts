@@ -39,6 +39,14 @@ export function originalTower(config: unknown): string | undefined {
   return parsed.success && !("text_config" in parsed.data) ? parsed.data.mm_vision_tower : undefined;
 }
 
+/** The tower's part of a CLIP's parsed config.json, every default filled in. @throws InputError for another kind of model */
+export function clipVision(tower: unknown, name: string): Record<string, unknown> {
+  const { vision_config, ...own } = parse(towerSchema, tower, name);
+  const vision = own.model_type === "clip" ? vision_config : own;
+  if (!vision) throw new InputError(`Cannot use "${name}": it has no "vision_config"`);
+  return { ...CLIP_DEFAULTS, ...vision, model_type: "clip_vision_model" };
+}
+
 export interface ComposedConfig {
   /** A config.json with model_type "llava". */
   config: Record<string, unknown>;
@@ -59,7 +67,7 @@ export function composeConfig(
   towerName: string,
   imageToken: number,
 ): ComposedConfig {
-  const text = parse(languageSchema, language, languageName), clip = parse(towerSchema, tower, towerName);
+  const text = parse(languageSchema, language, languageName), vision = clipVision(tower, towerName);
   const refuse = (field: string, expected: string) => {
     throw new InputError(
       `Cannot use "${languageName}": "${field}" is ${JSON.stringify(text[field])}, expected ${expected}`,
@@ -70,14 +78,11 @@ export function composeConfig(
   }
   if (text.mm_use_im_start_end) refuse("mm_use_im_start_end", "false");
   if (!["flat", undefined, null].includes(text.mm_patch_merge_type)) refuse("mm_patch_merge_type", '"flat"');
-  const { vision_config, ...own } = clip;
-  const vision = clip.model_type === "clip" ? vision_config : own;
-  if (!vision) throw new InputError(`Cannot use "${towerName}": it has no "vision_config"`);
   return {
     config: {
       model_type: "llava",
       text_config: { ...text, model_type: "llama" },
-      vision_config: { ...CLIP_DEFAULTS, ...vision, model_type: "clip_vision_model" },
+      vision_config: vision,
       image_token_index: imageToken,
       vision_feature_layer: text.mm_vision_select_layer ?? -2,
       vision_feature_select_strategy: text.mm_vision_select_feature === "cls_patch" ? "full" : "default",
