@@ -1,69 +1,103 @@
 /**
- * Thousands of hostile images against `deno task serve` in a process of its own, by hand since it takes minutes:
- * `deno run -A tests/by_hand/hostile.ts [count] [seed]`. It fails at the first 5xx, 2 s or 512 MB.
+ * Thousands of hostile images, requests and connections against `deno task serve` in a process of its own, by hand since
+ * it takes minutes: `deno run -A tests/by_hand/hostile.ts [count] [seed]`. It fails at the first 5xx, 2 s or 512 MB.
  */
 import assert from "node:assert/strict";
-import { problemSchema, scoreSchema } from "../../functions/schemas.ts";
+import { loadavg } from "node:os";
+import { type Answer, askBytes, askEndlessly, askOne, askSlowly } from "../hostile_ask.ts";
 import { hostileImages } from "../hostile_images.ts";
+import { hostileBytes, hostileRequests } from "../hostile_requests.ts";
 
 const COUNT = Number(Deno.args[0] ?? 2500), SEED = Number(Deno.args[1] ?? 1), SIDE_BY_SIDE = 2;
 const ROOT = new URL("../..", import.meta.url).pathname;
+/** A body must be whole within 30 s. */
+const ENDLESS_MS = 33_000;
 
 const images = await hostileImages(SEED, COUNT);
+const good = await Deno.readFile(`${ROOT}tests/fixtures/images/rgb.png`);
 const server = new Deno.Command(Deno.execPath(), {
-  args: ["run", "-A", "scripts/serve.ts", "--port", "8899"],
+  args: ["run", "-A", "scripts/serve.ts", "--port", "0"], // as deno task serve, but for a process between
   cwd: ROOT,
-  stdout: "null",
-  stderr: "inherit",
+  stdout: "piped",
+  stderr: "piped",
 }).spawn();
-const url = "http://127.0.0.1:8899";
+
+/** Where it listens; what it says afterwards is read on, so that it never waits for a reader. */
+async function started(): Promise<string> {
+  const found = Promise.withResolvers<string>();
+  let said = "";
+  void (async () => {
+    for await (const text of server.stderr.pipeThrough(new TextDecoderStream())) {
+      const url = / at (http\S+),/.exec(said += text)?.[1];
+      if (url) found.resolve(url);
+    }
+    found.reject(new Error(`the service ended: ${said}`));
+  })();
+  return await found.promise;
+}
+
+/** Lines of the log that tell of an error inside. */
+const faults: string[] = [];
+async function readLog(): Promise<void> {
+  let rest = "";
+  for await (const text of server.stdout.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop()!;
+    faults.push(...lines.filter((line) => line.includes('"level":"error"')));
+  }
+}
 
 /** Resident megabytes of the server now, and the most it ever had. */
 async function memory(): Promise<{ now: number; most: number }> {
   const status = await Deno.readTextFile(`/proc/${server.pid}/status`);
-  const read = (name: string) => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)![1]) / 1000;
+  const read = (name: string) => Math.round(Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)![1]) / 1000);
   return { now: read("VmRSS"), most: read("VmHWM") };
 }
 
-interface Answer {
-  name: string;
-  status: number;
-  type: string;
-  ms: number;
+const answers: Answer[] = [];
+/** Everything of a list, so many side by side. */
+async function each<T>(list: readonly T[], width: number, ask: (item: T) => Promise<Answer>): Promise<void> {
+  const left = [...list],
+    work = async () => {
+      for (let next = left.pop(); next !== undefined; next = left.pop()) answers.push(await ask(next));
+    };
+  await Promise.all(Array.from({ length: width }, work));
 }
 
-async function ask(address: string, { name, type, bytes }: (typeof images)[number]): Promise<Answer> {
-  const start = performance.now();
-  const response = await fetch(address, { method: "POST", body: bytes, headers: { "content-type": type } });
-  const body = await response.json(), ms = performance.now() - start, { status } = response;
-  assert(status === 200 || (status >= 400 && status < 500), `${name}: ${status} ${JSON.stringify(body)}`);
-  assert(ms < 2000, `${name}: ${ms} ms`);
-  const outcome = status === 200 ? "scored" : problemSchema.parse(body).type;
-  if (status === 200) scoreSchema.parse(body);
-  return { name, status, type: outcome, ms };
-}
-
-try {
-  while (
-    !await fetch(`${url}/readyz`).then((answer) => answer.body!.cancel().then(() => answer.ok), () => false)
-  ) {
-    await new Promise((wake) => setTimeout(wake, 100));
+function tell(what: string): void {
+  const slowest = answers.reduce((a, b) => a.ms > b.ms ? a : b);
+  const sorted = answers.map(({ ms }) => ms).sort((a, b) => a - b),
+    p99 = sorted[Math.floor(sorted.length * 0.99)];
+  console.log(`${answers.length} ${what}`);
+  for (const [outcome, of] of [...Map.groupBy(answers, (answer) => answer.outcome)].sort()) {
+    console.log(`${String(of.length).padStart(6)}  ${outcome}`);
   }
-  const { probes: [{ id }] } = await (await fetch(`${url}/v1/probes`)).json();
-  const before = await memory(), answers: Answer[] = [], left = [...images];
-  const work = async () => {
-    for (let next = left.pop(); next; next = left.pop()) {
-      answers.push(await ask(`${url}/v1/probes/${id}/score`, next));
-    }
-  };
-  await Promise.all(Array.from({ length: SIDE_BY_SIDE }, work));
-  const after = await memory(), slowest = answers.reduce((a, b) => a.ms > b.ms ? a : b);
-  assert(after.most < 512, `the process had ${after.most} MB`);
-  const counts = Map.groupBy(answers, ({ type }) => type);
-  for (const [type, of] of [...counts].sort()) console.log(`${String(of.length).padStart(6)}  ${type}`);
-  console.log(`${answers.length} images; slowest ${Math.round(slowest.ms)} ms (${slowest.name})`);
+  const times = `p99 ${Math.round(p99)} ms, slowest ${Math.round(slowest.ms)} ms (${slowest.name})`;
+  console.log(`${times}; load ${loadavg().map((load) => load.toFixed(1)).join(" ")}\n`);
+  answers.length = 0;
+}
+
+const logging = readLog();
+try {
+  const url = await started(), path = "/v1/probes/example/score", address = url + path;
+  const before = await memory();
+  await each(images, SIDE_BY_SIDE, ({ name, type, bytes: body }) => askOne(address, { name, type, body }));
+  tell("images");
+  await each(await hostileRequests(good), SIDE_BY_SIDE, (request) => askOne(address, request));
+  tell("wrong forms, encodings and types");
+  await each(hostileBytes(path, good), SIDE_BY_SIDE, (bytes) => askBytes(url, bytes));
+  tell("broken connections");
+  const endless = each([...Array(10).keys()], 10, () => askEndlessly(address, 500, ENDLESS_MS));
+  await each([...Array(40).keys()], 40, () => askSlowly(address, good, { pieces: 50, overMs: 5000 }));
+  tell("slow uploads at once, timed from their last byte");
+  await endless;
+  tell("uploads without an end");
+  const after = await memory();
   console.log(`memory ${before.now} MB before, ${after.now} MB after, ${after.most} MB at most`);
+  assert(after.most < 512, `the process had ${after.most} MB`);
+  assert.deepEqual(faults, []);
 } finally {
   server.kill("SIGTERM");
   await server.status;
+  await logging;
 }
