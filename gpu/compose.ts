@@ -22,6 +22,7 @@ export interface Part {
 const decoderSchema = z.looseObject({
   model_type: z.literal("llama"),
   vocab_size: z.int().positive(),
+  num_hidden_layers: z.int().positive(),
   tie_word_embeddings: z.boolean().default(false),
 });
 const towerSchema = z.looseObject({
@@ -43,17 +44,33 @@ export interface Composition {
 /** New rows of the embeddings come in such numbers, so that products keep widths that kernels are good at. */
 const ROWS = 64;
 
+export interface Shape {
+  /** Neighbouring patches, merge x merge, that are one image token; the tower's own number unless told. */
+  merge?: number;
+  /** How many of the decoder's layers there are, from its first; all unless told. */
+  layers?: number;
+}
+
 /**
  * The config.json of the two together.
  * @param tower a llava's config, or a CLIP's @param imageToken its id in the tokenizer
- * @param merge neighbouring patches, merge x merge, that are one image token; the tower's own number unless told
  * @throws InputError naming the file and the field that does not fit
  */
-export function compositionOf(decoder: Part, tower: Part, imageToken: number, merge?: number): Composition {
+export function compositionOf(
+  decoder: Part,
+  tower: Part,
+  imageToken: number,
+  { merge, layers }: Shape = {},
+): Composition {
   const text = parsed(decoderSchema, decoder), vision = parsed(towerSchema, tower);
   const isLlava = vision.model_type === "llava", rows = text.vocab_size, own = vision.vision_feature_merge;
   if (isLlava && !vision.vision_config) {
     throw new InputError(`Cannot use "${tower.name}": it has no "vision_config"`);
+  }
+  if (layers !== undefined && layers > text.num_hidden_layers) {
+    throw new InputError(
+      `Cannot use ${layers} layers of "${decoder.name}": its num_hidden_layers is ${text.num_hidden_layers}`,
+    );
   }
   const vocabulary = imageToken < rows ? rows : Math.ceil((imageToken + 1) / ROWS) * ROWS;
   const { architectures: _, ...textConfig } = text, merged = merge ?? (isLlava ? own : 1);
@@ -68,7 +85,11 @@ export function compositionOf(decoder: Part, tower: Part, imageToken: number, me
     multimodal_projector_bias: true,
     tie_word_embeddings: text.tie_word_embeddings,
     vision_config: isLlava ? vision.vision_config : clipVision(tower.json, tower.name),
-    text_config: { ...textConfig, vocab_size: vocabulary },
+    text_config: {
+      ...textConfig,
+      vocab_size: vocabulary,
+      num_hidden_layers: layers ?? text.num_hidden_layers,
+    },
   };
   createModel(config); // sizes that do not fit together are refused before anything is read
   return { config, vocabulary, rows };
@@ -78,38 +99,50 @@ const TOWER = "model.vision_tower.",
   PROJECTOR = "model.multi_modal_projector.",
   HEADS = /embed_tokens|lm_head/;
 
+/** Where weights come from; what has no source is drawn. */
+export interface Sources {
+  decoder: WeightSource;
+  /** A CLIP, or a llava whose tower is taken. */
+  tower?: WeightSource;
+  /** A llava whose projector is taken. */
+  projector?: WeightSource;
+}
+
 /**
  * Every tensor of the composed model, read or drawn while it is written. What is drawn follows from seed and name.
- * @param tower undefined for one with weights from the seed
  * @throws InputError naming a tensor that a part does not have, or that has another shape there
  */
 export async function composedTensors(
   { config, rows }: Composition,
-  decoder: WeightSource,
-  tower: WeightSource | undefined,
+  { decoder, tower, projector }: Sources,
   seed: number,
 ): Promise<StreamedTensor[]> {
   const model = createModel(config), { registry } = model, random = new Random(seed, "compose");
+  const inLlava = (name: string) => model.rename(name) ?? name;
   const ofDecoder = namesOf(
     decoder,
     (name) => name.replace(/^model\.(?!language_model\.)/, "model.language_model."),
   );
-  const ofTower = tower && namesOf(tower, (name) => {
-    const inLlava = model.rename(name);
-    return inLlava?.startsWith(TOWER) ? inLlava : TOWER + name.replace(/^vision_model\./, "");
-  });
+  const ofTower = tower &&
+    namesOf(
+      tower,
+      (name) => inLlava(name).startsWith(TOWER) ? inLlava(name) : TOWER + name.replace(/^vision_model\./, ""),
+    );
+  const ofProjector = projector && namesOf(projector, inLlava);
   const words = await tableOf(decoder, ofDecoder.get("model.language_model.embed_tokens.weight"));
   const problems: string[] = [];
-  const tensors = [...registry.params.values()].flatMap((param): StreamedTensor[] => {
-    const { name, shape } = param, own = name.startsWith(TOWER) ? ofTower : ofDecoder;
-    if (name.startsWith(PROJECTOR)) {
-      return [drawn(param, () => projectorValues(param, random.split(name), words.rms))];
-    }
-    if (!own) return [drawn(param, () => towerValues(param, random.split(name)))];
-    const source = own === ofTower ? tower! : decoder, from = own.get(name);
+  const tensors = [...registry.params.values()].map((param): StreamedTensor => {
+    const { name, shape } = param, isTower = name.startsWith(TOWER), isProjector = name.startsWith(PROJECTOR);
+    const draw = () =>
+      isProjector
+        ? projectorValues(param, random.split(name), words.rms)
+        : towerValues(param, random.split(name));
+    const source = isTower ? tower : isProjector ? projector : decoder;
+    if (!source) return drawn(param, draw);
+    const from = (isTower ? ofTower! : isProjector ? ofProjector! : ofDecoder).get(name);
     if (from === undefined && isWanted(param)) problems.push(`"${source.name}" has no tensor for "${name}"`);
     // A norm that never computes is not in every checkpoint; transformers looks for it all the same.
-    if (from === undefined) return [drawn(param, () => towerValues(param, random.split(name)))];
+    if (from === undefined) return drawn(param, draw);
     const isTable = HEADS.test(name),
       expected = isTable ? [rows, shape[1]] : shape,
       found = source.shape(from);
@@ -118,7 +151,7 @@ export async function composedTensors(
         `"${from}" of "${source.name}" is (${found.join(", ")}), expected (${expected.join(", ")})`,
       );
     }
-    return [isTable && shape[0] > rows ? longer(param, source, from) : copied(param, source, from)];
+    return isTable && shape[0] > rows ? longer(param, source, from) : copied(param, source, from);
   });
   if (problems.length) {
     throw new InputError(

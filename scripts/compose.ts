@@ -4,8 +4,8 @@
  */
 import { z } from "zod";
 import { InputError } from "../core/errors.ts";
-import { openWeights } from "../core/formats/checkpoint.ts";
-import { readJson } from "../core/formats/folder.ts";
+import { openWeights, type WeightSource } from "../core/formats/checkpoint.ts";
+import { type Folder, readJson } from "../core/formats/folder.ts";
 import { writeManifest } from "../core/formats/manifest.ts";
 import { planShards, shardChunks } from "../core/formats/shards.ts";
 import { withImageToken } from "../core/text/image_token.ts";
@@ -24,30 +24,49 @@ const schema = z.object({
   merge: z.number().int().positive().optional().describe(
     "patches along either side that become one image token (default: as in the tower's llava, else 1)",
   ),
+  decoderLayers: z.number().int().positive().optional().describe(
+    "how many of the decoder's layers to take, from the first: a projector is trained sooner behind few (default: all)",
+  ),
+  projector: z.string().optional().describe(
+    "a llava whose projector is taken (default: drawn from the seed)",
+  ),
   out: z.string().describe("folder of the new checkpoint"),
   seed: z.number().int().min(0).default(0).describe("seed of the projector, and of a fresh tower"),
 });
 
 /** Writes the folder; returns the manifest's hash and facts. @throws InputError for parts that do not fit */
 export async function compose(settings: z.infer<typeof schema>) {
-  const { freshTower, merge, seed } = settings, out = new DiskFolder(settings.out);
+  const { freshTower, merge, decoderLayers: layers, seed } = settings, out = new DiskFolder(settings.out);
   if ((await out.list()).length) throw new InputError(`Cannot compose into "${out.path}": it is not empty`);
   const decoder = await modelFolder(settings.decoder), tower = await modelFolder(settings.vision);
-  const part = async (folder: typeof decoder) => ({
+  const projector = settings.projector === undefined ? undefined : await modelFolder(settings.projector);
+  const part = async (folder: Folder) => ({
     json: await readJson(folder, "config.json"),
     name: `${folder.path}/config.json`,
   });
   const tokens = await withImageToken(decoder);
-  const composition = compositionOf(await part(decoder), await part(tower), tokens.id, merge);
-  const { config } = composition, sources = [await openWeights(decoder)];
+  const composition = compositionOf(await part(decoder), await part(tower), tokens.id, { merge, layers });
+  const { config } = composition, opened: WeightSource[] = [];
+  const weightsOf = async (folder: Folder) => {
+    const source = await openWeights(folder);
+    opened.push(source);
+    return source;
+  };
   try {
-    if (!freshTower) sources.push(await openWeights(tower));
-    const tensors = await composedTensors(composition, sources[0], sources[1], seed);
+    const tensors = await composedTensors(composition, {
+      decoder: await weightsOf(decoder),
+      ...(!freshTower && { tower: await weightsOf(tower) }),
+      ...(projector && { projector: await weightsOf(projector) }),
+    }, seed);
     const files = { ...tokens.files, ...await pictureFiles(tower, config), "config.json": text(config) };
     for (const [name, content] of Object.entries(files)) await out.write(name, content);
     const [shard] = planShards(tensors, Infinity);
     const known = { [shard.file]: await writeStream(`${out.path}/${shard.file}`, shardChunks(shard)) };
-    const parents = { decoder: await modelHash(decoder), tower: await modelHash(tower) };
+    const parents = {
+      decoder: await modelHash(decoder),
+      tower: await modelHash(tower),
+      ...(projector && { projector: await modelHash(projector) }),
+    };
     const facts = {
       parameters: tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
       image_token: tokens.id,
@@ -58,7 +77,7 @@ export async function compose(settings: z.infer<typeof schema>) {
     });
     return { hash, ...facts };
   } finally {
-    sources.forEach((source) => source.close());
+    opened.forEach((source) => source.close());
   }
 }
 
@@ -66,7 +85,7 @@ const text = (json: unknown) => JSON.stringify(json, null, 2) + "\n";
 
 /** How pictures are prepared, as the tower wants them; transformers' processor has no setting for merged patches. */
 async function pictureFiles(
-  tower: DiskFolder | Awaited<ReturnType<typeof modelFolder>>,
+  tower: Folder,
   config: Record<string, unknown>,
 ) {
   const pictures = text(await readJson(tower, "preprocessor_config.json"));
@@ -87,7 +106,8 @@ async function pictureFiles(
 if (import.meta.main) {
   await runTask({
     name: "compose",
-    summary: "Put a text-only llama behind a vision tower; the projector between them is drawn from a seed",
+    summary:
+      "Put a text-only llama behind a vision tower; the projector between them is drawn from a seed, or taken",
     schema,
     examples: [
       "deno task compose --decoder SmolLM2-135M-Instruct.Q4_1.gguf --out models/smollm2-vision",

@@ -117,10 +117,27 @@ Deno.test("image tokens: merged patches, a token that is there already, one that
     session.close();
     session.gpu.close();
   });
-  const part = { name: "config.json", json: { model_type: "llama", vocab_size: 320, hidden_size: 32 } };
+  const part = {
+    name: "config.json",
+    json: { model_type: "llama", vocab_size: 320, hidden_size: 32, num_hidden_layers: 2 },
+  };
   const tiny = { name: "tower", json: await readJson(await modelFolder("builtin:tiny"), "config.json") };
   assert.equal(compositionOf(part, tiny, 300).vocabulary, 320);
   assert.equal(compositionOf(part, tiny, 320).vocabulary, 384);
+});
+
+Deno.test("a projector that was trained behind the first layers is taken to all of them", async () => {
+  await composed({ decoderLayers: 1, seed: 6 }, async (small) => {
+    const shallow = await tensorsOf(small);
+    await composed({ projector: small.path }, async (folder) => {
+      const { manifest } = await readManifest(folder, "model"), whole = await tensorsOf(folder);
+      assert.equal(manifest.parents.projector, (await readManifest(small)).hash);
+      for (const [name, values] of shallow) assert.deepEqual(whole.get(name), values, name);
+      const beyond = [...whole.keys()].filter((name) => !shallow.has(name));
+      assert.equal(beyond.length, 9);
+      assert(beyond.every((name) => name.startsWith("model.language_model.layers.1.")), beyond.join());
+    });
+  });
 });
 
 Deno.test("what does not fit is refused before anything is written", async () => {
@@ -133,6 +150,11 @@ Deno.test("what does not fit is refused before anything is written", async () =>
   };
   await refused({ decoder: "builtin:tiny" }, /tiny\/config\.json" as a part of a llava: "model_type"/);
   await refused({ vision: DECODER }, /"model_type"/);
+  await refused({ decoderLayers: 3 }, /Cannot use 3 layers of .*: its num_hidden_layers is 2/);
+  await refused(
+    { merge: 1, projector: "builtin:tiny" },
+    /"model.multi_modal_projector.linear_1.weight" of .* is \(64, 256\), expected \(32, 64\)/,
+  );
   await refused({ merge: 3 }, /vision_feature_merge 3 needs 8 x 8 patches/);
   await composed({}, async (folder) => {
     await assert.rejects(
