@@ -17,35 +17,40 @@ const OPTIONS = { centerScenes: true, standardize: true, partitions: 4 };
 const slack = (share: number, worlds: number) => 3 * Math.sqrt(share * (1 - share) / worlds);
 
 Deno.test("95 % intervals cover the truth, and controls without a trace are rejected at the level", async () => {
-  const worlds = 100, draws = 49, truths = 400;
+  const worlds = 100, draws = 49, truths = 300;
   let alarms = 0, arms = 0;
-  for (const shared of [0, 2]) {
-    let truth = 0, otherTruth = 0, covered = 0, differences = 0;
+  const tooNarrow: number[] = [];
+  for (const kind of [{ shared: 0 }, { shared: 1.5 }, { shared: 1.5, alike: 0.97 }]) {
+    const name = JSON.stringify(kind);
+    let truth = 0, otherTruth = 0, covered = 0, differences = 0, byNull = 0;
     for (let k = 0; k < truths; k++) {
-      const { x, other, design } = simulate(new Random(8, `truth/${k}`), { shared });
+      const { x, other, design } = simulate(new Random(8, `truth/${name}/${k}`), kind);
       truth += (await sound(x, design, { ...OPTIONS, draws: 1, seed: k })).auroc / truths;
       otherTruth += (await sound(other, design, { ...OPTIONS, draws: 1, seed: k })).auroc / truths;
     }
+    const gap = truth - otherTruth;
     for (let k = 0; k < worlds; k++) {
-      const { x, other, design } = simulate(new Random(7, `${shared}/${k}`), { shared });
-      const a = await sound(x, design, { ...OPTIONS, draws, seed: k });
-      const b = await sound(other, design, { ...OPTIONS, draws, seed: k });
+      const { x, other, design } = simulate(new Random(7, `${name}/${k}`), kind);
+      const how = { ...OPTIONS, draws, seed: k };
+      const a = await sound(x, design, how), b = await sound(other, design, how);
       const [low, high] = scoreInterval(a.auroc, a.nullDraws), [less, more] = differenceInterval(a, b);
       if (low <= truth && truth <= high) covered++;
-      if (less <= truth - otherTruth && truth - otherTruth <= more) differences++;
+      if (less <= gap && gap <= more) differences++;
+      const half = 1.959963984540054 * nullDeviation(a.nullDraws.map((value, i) => value - b.nullDraws[i]));
+      if (Math.abs(a.auroc - b.auroc - gap) <= half) byNull++;
       // The other arm never has a trace.
       if (b.p <= 0.05) alarms++;
       arms++;
     }
+    tooNarrow.push(byNull / worlds);
     for (const [what, count] of [["AUROC", covered], ["difference", differences]] as const) {
       const share = count / worlds;
-      assert(
-        Math.abs(share - 0.95) <= 0.02 + slack(0.95, worlds),
-        `${what} at a shift of ${shared}: ${share}`,
-      );
+      assert(Math.abs(share - 0.95) <= 0.02 + slack(0.95, worlds), `${what} at ${name}: ${share}`);
     }
   }
   assert(alarms / arms <= 0.06 + slack(0.05, arms), `${alarms} of ${arms} controls`);
+  // The paired null's deviation, of arms that are alike and of which one has found something, would have failed.
+  assert(tooNarrow[2] < 0.93 - slack(0.95, worlds), `${tooNarrow}`);
 });
 
 Deno.test("the score interval is where its own inequality says, narrow near 0 and 1", () => {
@@ -55,14 +60,54 @@ Deno.test("the score interval is where its own inequality says, narrow near 0 an
     const ends = scoreInterval(observed, draws);
     assert(ends[0] >= 0 && ends[0] <= observed && observed <= ends[1] && ends[1] <= 1);
     for (const t of ends) {
-      const gap = Math.abs(observed - t) - z * s * 2 * Math.sqrt(t * (1 - t));
+      const gap = Math.abs(observed - t) - z * s * 1.1 * (4 * t * (1 - t)) ** 0.7;
       // At 0 and 1 the interval ends with the scale.
       assert(Math.abs(gap) < 1e-12, `${observed} ${t}`);
     }
   }
-  const [low, high] = scoreInterval(0.5, draws);
-  assert(high - low < 2 * z * s && scoreInterval(0.97, draws)[0] > 0.97 - z * s);
+  assert(scoreInterval(0.97, draws)[0] > 0.97 - z * s);
   assert.throws(() => scoreInterval(0.5, [0.5]), /there are 1 null draws, expected at least 2/);
+});
+
+Deno.test("a difference's interval ends where its own inequality does, beyond any hole at no difference", () => {
+  const z = 1.959963984540054, a = permuted(0.7, [0.4, 0.5, 0.62]), b = permuted(0.55, [0.45, 0.44, 0.6]);
+  /** How far a gap lies beyond what is left, worked out anew. */
+  const beyond = (one: Permuted, two: Permuted, gap: number) => {
+    const [s, t] = [one, two].map(({ nullDraws }) => nullDeviation(nullDraws));
+    const means = [one, two].map(({ nullDraws }) =>
+      nullDraws.reduce((sum, v) => sum + v, 0) / nullDraws.length
+    );
+    const covariance = one.nullDraws.reduce(
+      (sum, v, i) => sum + (v - means[0]) * (two.nullDraws[i] - means[1]) / (one.nullDraws.length - 1),
+      0,
+    );
+    const at = (t: number) =>
+      1.1 * (4 * Math.min(1, Math.max(0, t)) * (1 - Math.min(1, Math.max(0, t)))) ** 0.7;
+    const middle = (one.observed + two.observed) / 2;
+    const x = s * at(middle + gap / 2),
+      y = t * at(middle - gap / 2),
+      u = Math.abs(gap) / Math.sqrt(x * x + y * y);
+    const variance = x * x + y * y - 2 * (covariance / (s * t)) / (1 + u / 2) * x * y;
+    return Math.abs(one.observed - two.observed - gap) - z * Math.sqrt(variance);
+  };
+  const ends = differenceInterval(a, b);
+  assert(ends[0] < 0.15 && 0.15 < ends[1]);
+  for (const end of ends) assert(Math.abs(beyond(a, b, end)) < 1e-9, `${ends}`);
+  // Arms that read alike, a little apart: no gap at all is less likely than a small one the other way.
+  const noise = [0.36, 0.41, 0.47, 0.5, 0.55, 0.58, 0.63],
+    like = noise.map((v, i) => v + (i % 2 ? 0.004 : -0.004));
+  const first = permuted(0.54, noise), second = permuted(0.5, like);
+  assert(beyond(first, second, 0) > 0 && beyond(first, second, -0.05) < 0);
+  const [low, high] = differenceInterval(first, second);
+  assert(
+    low < -0.05 && Math.abs(beyond(first, second, low)) < 1e-9 &&
+      Math.abs(beyond(first, second, high)) < 1e-9,
+  );
+  for (let gap = low - 0.001; gap > -1; gap -= 0.001) assert(beyond(first, second, gap) > 0, `${gap}`);
+  // One arm twice: nothing but 0 is observed, and the interval is as wide to either side.
+  const [less, more] = differenceInterval(first, first);
+  assert(Math.abs(less + more) < 1e-9 && more > 0);
+  assert.throws(() => differenceInterval(a, permuted(0.6, [0.4, 0.5, 0.6], 2)), InputError);
 });
 
 Deno.test("C is chosen within the fitted people, and the choice costs no validity", async () => {
@@ -111,11 +156,11 @@ Deno.test("corrections over arms and seeds as worked out by hand", () => {
   const difference = armDifference(permuted(0.8, [0.5, 0.6, 0.4]), permuted(0.5, [0.5, 0.5, 0.5]));
   assert(Math.abs(difference.difference - 0.3) < 1e-15);
   assert.equal(difference.p, 1 / 4);
-  const half = 1.959963984540054 * 0.1;
-  assert(
-    Math.abs(difference.ci95[0] - (0.3 - half)) < 1e-12 &&
-      Math.abs(difference.ci95[1] - (0.3 + half)) < 1e-12,
-  );
+  // The second arm's null has no width, the first one's deviates by .1; both are taken half a gap from .65.
+  for (const gap of difference.ci95) {
+    const reach = 1.959963984540054 * 0.1 * 1.1 * (4 * (0.65 + gap / 2) * (0.35 - gap / 2)) ** 0.7;
+    assert(Math.abs(Math.abs(0.3 - gap) - reach) < 1e-12, `${gap}`);
+  }
 
   const seeds = combineSeeds([permuted(0.7, [0.5, 0.9]), permuted(0.5, [0.3, 0.5], 2)]);
   assert(Math.abs(seeds.permuted.observed - 0.6) < 1e-15);

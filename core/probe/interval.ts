@@ -19,22 +19,61 @@ export function nullDeviation(nullDraws: ArrayLike<number>): number {
 }
 
 /**
- * 95 % interval for the expected AUROC of a study with other people of the same kind: all t that |observed - t| <= z s 2 sqrt(t (1 - t))
- * leaves (Wilson 1927's idea), s the null draws' deviation, which holds at t = 1/2. It lies in [0, 1].
+ * Deviation of an AUROC whose expectation is t, in units of the null draws'. A share's would be (4 t (1 - t)) ^ .5; simulation shows more
+ * near 1/2, where it is uncertain what is fitted, and less near 1, where it no longer is. Both numbers are fitted to simulations
+ * (docs/probes.md): they come from no theory.
+ */
+const spreadAt = (t: number): number => 1.1 * (4 * t * (1 - t)) ** 0.7;
+
+/**
+ * 95 % interval for the expected AUROC of a study with other people of the same kind: all t that |observed - t| <= z s spreadAt(t) leaves
+ * (a score interval, after Wilson 1927), s the null draws' deviation. It lies in [0, 1].
  */
 export function scoreInterval(observed: number, nullDraws: ArrayLike<number>): [number, number] {
-  // (observed - t)^2 = q t (1 - t) is a square equation in t.
-  const q = (2 * Z * nullDeviation(nullDraws)) ** 2;
-  const middle = (observed + q / 2) / (1 + q);
-  const half = Math.sqrt(Math.max(0, middle ** 2 - observed ** 2 / (1 + q)));
-  // At 0 and 1 rounding must not leave the observed value outside.
-  return [Math.max(0, Math.min(observed, middle - half)), Math.min(1, Math.max(observed, middle + half))];
+  const reach = Z * nullDeviation(nullDraws);
+  const isLeft = (t: number) => Math.abs(observed - t) <= reach * spreadAt(t);
+  return [edge(isLeft, observed, 0), edge(isLeft, observed, 1)];
 }
 
-/** 95 % interval for a - b over the same people: the observed difference +- z deviations of the paired null differences. */
+/**
+ * 95 % interval for the expected a - b over the same people: from the least to the largest gap g that |observed - g| <= z s(g) leaves (a score
+ * interval, after Mee 1984). s(g) takes both arms at their mean -+ g/2 and their null draws' correlation r as r / (1 + u/2), u the gap in units
+ * of s without correlation: arms that read the same noise alike no longer do so once one has found something. The 2 is fitted to simulations, too.
+ * @throws InputError for other permutations
+ */
 export function differenceInterval(a: Permuted, b: Permuted): [number, number] {
   checkPaired([a, b]);
-  const half = Z * nullDeviation(Float64Array.from(a.nullDraws, (value, i) => value - b.nullDraws[i]));
-  const observed = a.observed - b.observed;
-  return [observed - half, observed + half];
+  const [one, two] = [a, b].map(({ nullDraws }) => nullDeviation(nullDraws));
+  const both = nullDeviation(a.nullDraws.map((value, i) => value - b.nullDraws[i]));
+  const r = one * two > 0 ? (one ** 2 + two ** 2 - both ** 2) / (2 * one * two) : 0;
+  const observed = a.observed - b.observed, mean = (a.observed + b.observed) / 2;
+  const inside = (t: number) => Math.min(1, Math.max(0, t));
+  const isLeft = (gap: number) => {
+    const x = one * spreadAt(inside(mean + gap / 2)), y = two * spreadAt(inside(mean - gap / 2));
+    const apart = Math.hypot(x, y), together = apart > 0 ? r / (1 + Math.abs(gap) / apart / 2) : 0;
+    // Of arms that agree in every draw the root may be less than 0 by rounding.
+    return Math.abs(observed - gap) <= Z * Math.sqrt(Math.max(0, x * x + y * y - 2 * together * x * y));
+  };
+  // s(g) has its least value at 0, so what is left may have a hole there: the ends are sought from without.
+  const end = (limit: number) => {
+    const step = Math.sign(limit - observed) / GRID;
+    let outside = limit;
+    while ((outside - observed) * step > 0 && !isLeft(outside)) outside -= step;
+    const inside = (outside - observed) * step > 0 ? outside : observed;
+    return edge(isLeft, inside, inside === limit ? limit : inside + step);
+  };
+  return [end(-1), end(1)];
+}
+
+/** Steps to one in the search for the outermost gap. */
+const GRID = 500;
+
+/** The last value from `inside` towards `outside` that is left, by halving. */
+function edge(isLeft: (value: number) => boolean, inside: number, outside: number): number {
+  for (let step = 0; step < 60; step++) {
+    const middle = (inside + outside) / 2;
+    if (isLeft(middle)) inside = middle;
+    else outside = middle;
+  }
+  return inside;
 }

@@ -4,6 +4,7 @@
  */
 import { meanWithInterval } from "../demo/intervals.ts";
 import { familywise, type Permuted } from "../probe/inference.ts";
+import { scoreInterval } from "../probe/interval.ts";
 import { armDifference, combineSeeds, corrected, permutedOf } from "../study/corrected.ts";
 import type { Estimate, FeatureResult, Interval, ProbeResult } from "../study/results.ts";
 
@@ -81,6 +82,8 @@ interface Entry {
   probed: Probed;
   feature: FeatureResult;
   permuted: Permuted;
+  /** Worked out from the draws, so that cells of any age are read alike. */
+  ci95: Interval;
   pLayers: number;
   pAll: number;
   difference?: ReturnType<typeof armDifference> & { pAll: number };
@@ -106,6 +109,7 @@ function entriesOfSeed(cells: readonly Probed[], comparedTo: string): Entry[] {
       probed,
       feature,
       permuted: permutedOf(probed.result, feature.sound),
+      ci95: scoreInterval(feature.sound.auroc, feature.sound.null),
       pLayers: 1,
       pAll: 1,
     }))
@@ -144,7 +148,7 @@ function numbersOf(entries: readonly Entry[]): FeatureNumbers {
     seeds: entries.map(seedNumbers),
     mean: {
       faithful: mean(({ feature }) => feature.faithful.auroc),
-      sound: mean(({ feature }) => feature.sound.auroc, ({ feature }) => feature.sound.ci95),
+      sound: mean(({ feature }) => feature.sound.auroc, ({ ci95 }) => ci95),
       plain: mean(({ feature }) => feature.plain.auroc),
       accuracy: mean(({ feature }) => feature.sound.accuracy),
       ...(isCompared && {
@@ -160,7 +164,7 @@ function numbersOf(entries: readonly Entry[]): FeatureNumbers {
   };
 }
 
-function seedNumbers({ probed, feature, pLayers, pAll, difference }: Entry): SeedNumbers {
+function seedNumbers({ probed, feature, ci95, pLayers, pAll, difference }: Entry): SeedNumbers {
   const { faithful, sound, plain, selectivity, description } = feature;
   return {
     seed: probed.seed,
@@ -171,7 +175,7 @@ function seedNumbers({ probed, feature, pLayers, pAll, difference }: Entry): See
     tpr_at_1pct_fpr: sound.tpr_at_1pct_fpr,
     tpr_at_01pct_fpr: sound.tpr_at_01pct_fpr,
     null95: sound.null95,
-    ci95: sound.ci95,
+    ci95,
     p: sound.p,
     p_layers: pLayers,
     p_all: pAll,

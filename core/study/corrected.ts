@@ -4,7 +4,7 @@
  */
 import { InputError } from "../errors.ts";
 import { checkPaired, infer, type Inference, type Permuted } from "../probe/inference.ts";
-import { differenceInterval, nullDeviation, scoreInterval } from "../probe/interval.ts";
+import { differenceInterval, nullDeviation } from "../probe/interval.ts";
 import { hash32 } from "../random.ts";
 import type { FeatureResult, ProbeResult } from "./results.ts";
 
@@ -54,8 +54,6 @@ export function armDifference(a: Permuted, b: Permuted): ArmDifference {
 
 export interface CombinedSeeds extends Inference {
   permuted: Permuted;
-  /** Of an AUROC; for a difference see `differenceOfSeeds`. */
-  ci95: [number, number];
 }
 
 /**
@@ -77,7 +75,6 @@ export function combineSeeds(results: readonly Permuted[]): CombinedSeeds {
   return {
     permuted: { observed, nullDraws, plan },
     ...infer(observed, nullDraws),
-    ci95: scoreInterval(observed, nullDraws),
   };
 }
 

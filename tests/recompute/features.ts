@@ -10,7 +10,6 @@ import {
   band,
   differenceInterval,
   distinct,
-  type Judged,
   mean,
   overSeeds,
   pValue,
@@ -27,7 +26,6 @@ interface Measured {
   feature: string;
   seed: number;
   all: number[];
-  judged: Judged;
   row: Record<string, unknown>;
 }
 
@@ -43,9 +41,8 @@ async function measured(study: StudyFiles, cell: Cell): Promise<Measured[]> {
     const faithful = faithfulRates(rows, probe), sound = soundRates(rows, probe, seed, probe.centerScenes);
     const plain = probe.centerScenes ? soundRates(rows, probe, seed, false) : sound;
     const [observed, ...nulls] = sound.all, [plainly, ...plainNulls] = plain.all;
-    const judged = { value: observed, ci95: scoreInterval(observed, nulls), without: sound.without };
     out.push({
-      ...{ arm: arm!, prompt: prompt!, feature, seed, all: sound.all, judged },
+      ...{ arm: arm!, prompt: prompt!, feature, seed, all: sound.all },
       row: {
         seed,
         faithful: faithful.auroc,
@@ -55,7 +52,7 @@ async function measured(study: StudyFiles, cell: Cell): Promise<Measured[]> {
         tpr_at_1pct_fpr: sound.tpr1,
         tpr_at_01pct_fpr: sound.tpr01,
         null95: band(nulls),
-        ci95: judged.ci95,
+        ci95: scoreInterval(observed, nulls),
         p: pValue(observed, nulls),
         plain: { auroc: plainly, null95: band(plainNulls), p: pValue(plainly, plainNulls) },
         selectivity: selectivityOf(rows, probe, seed),
@@ -81,7 +78,7 @@ function compare(ofSeed: Measured[], comparedTo: string): void {
       ? [{
         row: one.row,
         all: one.all.map((value, i) => value - other.all[i]),
-        ci95: differenceInterval(one.judged, other.judged),
+        ci95: differenceInterval(one.all, other.all),
       }]
       : [];
   });

@@ -87,44 +87,48 @@ export const band = (draws: readonly number[]): [number, number] => [
 export const pValue = (value: number, draws: readonly number[]): number =>
   (1 + draws.filter((draw) => draw >= value - 1e-9).length) / (1 + draws.length);
 
-/** All t that |observed - t| <= z s 1.08 (4 t (1 - t))^.72 leaves, s the draws' deviation; the ends by halving. */
+/** Of docs/probes.md, found by simulation: how the spread of an AUROC shrinks away from 1/2, and arms come apart with a gap. */
+const FITTED = { spread: 1.1, power: 0.7, apart: 0.5 };
+
+const spreadAt = (t: number) => FITTED.spread * Math.pow(4 * t * (1 - t), FITTED.power);
+
+/** Between a value that is left and one that is not, the last that is left, by halving. */
+function edgeOf(isFar: (value: number) => boolean, inside: number, outside: number): number {
+  for (let i = 0; i < 80; i++) {
+    const middle = (inside + outside) / 2;
+    if (isFar(middle)) outside = middle;
+    else inside = middle;
+  }
+  return inside;
+}
+
+/** All t that |observed - t| <= z s spread (4 t (1 - t))^power leaves, s the draws' deviation. */
 export function scoreInterval(observed: number, draws: readonly number[]): [number, number] {
   const reach = normal(0.975) * deviation(draws);
-  const isFar = (t: number) => Math.abs(observed - t) > reach * 1.08 * Math.pow(4 * t * (1 - t), 0.72);
-  const edge = (inside: number, outside: number) => {
-    for (let i = 0; i < 80; i++) {
-      const middle = (inside + outside) / 2;
-      if (isFar(middle)) outside = middle;
-      else inside = middle;
-    }
-    return inside;
+  const isFar = (t: number) => Math.abs(observed - t) > reach * spreadAt(t);
+  return [edgeOf(isFar, observed, 0), edgeOf(isFar, observed, 1)];
+}
+
+/** From the least to the largest gap between two arms that is left, each given as its AUROC and then its draws. */
+export function differenceInterval(a: readonly number[], b: readonly number[]): [number, number] {
+  const [[first, ...ours], [second, ...theirs]] = [a, b], m = [mean(ours), mean(theirs)];
+  const [s, t] = [deviation(ours), deviation(theirs)], observed = first - second;
+  const covariance = sum(ours.map((v, i) => (v - m[0]) * (theirs[i] - m[1]))) / (ours.length - 1);
+  const isFar = (gap: number) => {
+    const [high, low] = [1, -1].map((side) => Math.min(1, Math.max(0, (first + second + side * gap) / 2)));
+    const [x, y] = [s * spreadAt(high), t * spreadAt(low)], square = x ** 2 + y ** 2;
+    const r = s * t === 0 || square === 0
+      ? 0
+      : covariance / (s * t) / (1 + FITTED.apart * Math.abs(gap) / Math.sqrt(square));
+    return Math.abs(observed - gap) > normal(0.975) * Math.sqrt(Math.max(0, square - 2 * r * x * y));
   };
-  return [edge(observed, 0), edge(observed, 1)];
-}
-
-/** An AUROC, its interval, and its values without each person of either kind. */
-export interface Judged {
-  value: number;
-  ci95: [number, number];
-  without: number[][] | null;
-}
-
-/** Two arms over the same people: MOVER (Zou 2007), their correlation from the jackknife over people of either kind. */
-export function differenceInterval(a: Judged, b: Judged): [number, number] {
-  const [[la, ua], [lb, ub]] = [a.ci95, b.ci95], difference = a.value - b.value;
-  const r = a.without && b.without ? jackknife(a.without, b.without) : 0;
-  const side = (x: number, y: number) => Math.sqrt(Math.max(0, x ** 2 + y ** 2 - 2 * r * x * y));
-  return [difference - side(a.value - la, ub - b.value), difference + side(ua - a.value, b.value - lb)];
-}
-
-function jackknife(a: number[][], b: number[][]): number {
-  const covariance = (x: number[][], y: number[][]) =>
-    sum(x.map((own, k) => {
-      const m = own.length, [p, q] = [mean(own), mean(y[k])];
-      return (m - 1) / m * sum(own.map((value, i) => (value - p) * (y[k][i] - q)));
-    }));
-  const scale = Math.sqrt(covariance(a, a) * covariance(b, b));
-  return scale > 0 ? covariance(a, b) / scale : 0;
+  // What is left may have a hole at 0: the outermost of a fine grid, then by halving.
+  const ends = [-1, 1].map((limit) => {
+    const steps = range(2001).map((i) => limit + (observed - limit) * i / 2000);
+    const at = steps.findIndex((gap) => !isFar(gap));
+    return at === 0 ? limit : edgeOf(isFar, steps[at < 0 ? 2000 : at], steps[(at < 0 ? 2000 : at) - 1]);
+  });
+  return [ends[0], ends[1]];
 }
 
 /** Westfall & Young 1993, single step: each against the largest of all, draw by draw. @param tests truth first, then draws */

@@ -64,28 +64,19 @@ export function faithfulRates(rows: Rows, { c, faithful }: Probe): Rates {
 }
 
 /**
- * The sound way: the truth's rates, the AUROCs of truth and every permutation of people, and those of the truth without each
- * person of the seen and of the unseen.
+ * The sound way: the truth's rates, and the AUROCs of truth and every permutation of people.
  */
 export function soundRates(
   rows: Rows,
   { c, partitions, draws, standardize, cGrid }: Probe,
   seed: number,
   center: boolean,
-): Rates & { all: number[]; without: number[][] | null } {
+): Rates & { all: number[] } {
   if (cGrid.length) throw new Error("a choice of C is not made again here");
   const x = prepared(rows, center, standardize), n = x.length, names = peopleOf(rows);
   const seen = names.filter((name) => isSeen(rows, name));
   const order = [...seen, ...names.filter((name) => !seen.includes(name))];
   const plan = soundDraws(order, seen.length, { seed, draws, partitions });
-  /** The truth in the same partitions, one person in neither part. */
-  const withoutPerson = (left: string) =>
-    mean(plan[0].parts.map((fitted) => {
-      const among = (is: boolean) =>
-        where(n, (i) => rows.person[i] !== left && fitted[order.indexOf(rows.person[i])] === is);
-      const { y, score } = tested(x, rows.label, among(true), among(false), c);
-      return auroc(y, score);
-    }));
   const found = plan.map(({ people, parts }) => {
     const slot = rows.person.map((name) => people.indexOf(name));
     const y = slot.map((at) => Number(at < seen.length));
@@ -96,8 +87,5 @@ export function soundRates(
   return {
     ...meanRates(found[0].map(({ y, score }) => ratesOf(y, score))),
     all: found.map((parts) => mean(parts.map(({ y, score }) => auroc(y, score)))),
-    without: Math.min(seen.length, names.length - seen.length) < 4
-      ? null
-      : [seen, order.slice(seen.length)].map((kind) => kind.map(withoutPerson)),
   };
 }
