@@ -79,7 +79,7 @@ export async function makeStudy(folder: Folder, size: StudySize): Promise<StudyC
       scenes,
       partitions: 4,
       draws,
-      faithful: { split: "scene", partitions: 3 },
+      faithful: { split: "scene", partitions: 3, tol: 1e-10 },
       controlTasks: 2,
       // Other code fits to the end, too.
       tolerance: 1e-10,

@@ -1,5 +1,5 @@
 /**
- * A study's report: every probe number made again from the saved activations by other code, the same bytes for the same
+ * A study's report: every number made again from what cells keep by other code (tests/recompute), the same bytes for the same
  * cells, the rules for the claims, scatter and heat maps, comparison; and what it refuses.
  */
 import assert from "node:assert/strict";
@@ -13,147 +13,68 @@ import type { StudyReport } from "../core/report/study_json.ts";
 import { type GradientNumbers, type SaysNumbers } from "../core/report/study_outputs.ts";
 import { csv } from "../core/report/study_tables.ts";
 import { planArm } from "../core/study/arms.ts";
-import { probeResultSchema } from "../core/study/results.ts";
 import { readShown } from "../core/study/shown.ts";
-import { cellFolder, readResult } from "../scripts/study_cell.ts";
+import { cellFolder } from "../scripts/study_cell.ts";
 import { readStudy } from "../scripts/study_run.ts";
 import { writeReport } from "../scripts/study_report.ts";
 import { makeStudy, PRIMARY } from "./study_report_data.ts";
-import * as again from "./study_recompute.ts";
+import { compareReports } from "./recompute/compare.ts";
+import { remakeReport } from "./recompute/report.ts";
+import { compareTables } from "./recompute/tables.ts";
 
-const SIZE = { arms: ["base", "r0", "r100", "known"], seeds: [0, 3], people: 4, scenes: 4, draws: 29 };
-const folder = new MemoryFolder("study"), config = await makeStudy(folder, SIZE);
+const SIZE = {
+  arms: ["base", "r0", "r100", "known", "who"],
+  seeds: [0, 3, 4, 7, 8],
+  people: 4,
+  scenes: 4,
+  draws: 29,
+};
+const folder = new MemoryFolder("study");
+await makeStudy(folder, SIZE);
 const { json, html, tables } = await writeReport(folder);
-const [group] = json.groups, { cells } = await readStudy(folder);
+const [group] = json.groups, { cells } = await readStudy(folder), remade = await remakeReport(folder);
+const ANSWERS = ["no", "yes", "undecided"];
 
 const near = (actual: number, expected: number, what: string, within = 1e-9) =>
   assert.ok(Math.abs(actual - expected) <= within, `${what}: ${actual}, expected ${expected}`);
 const nearAll = (actual: readonly number[], expected: readonly number[], what: string, within = 1e-9) =>
   expected.forEach((value, i) => near(actual[i], value, `${what}[${i}]`, within));
-const average = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-
-async function cellOf(seed: number, arm: string, feature: string) {
-  const cell = cells.find(({ kind, key }) => kind === "probe" && key.arm === arm && key.seed === seed)!;
-  const { features } = await readResult(cellFolder(folder, cell), "probe.json", probeResultSchema);
-  return features.find((row) => row.feature === feature)!;
-}
-
-Deno.test("every probe number of the report is what other code finds in the saved activations", async () => {
-  const { partitions, draws, c, faithful } = config.probe;
-  /** Truth and draws of the sound way, by seed, arm and feature. */
-  const found = new Map<string, number[]>();
-  const key = (seed: number, arm: string, feature: string) => `${seed} ${arm} ${feature}`;
-  for (const { arm, feature, seeds } of group.features) {
-    for (const one of seeds) {
-      const what = key(one.seed, arm, feature);
-      const cell = cells.find((cell) =>
-        cell.kind === "activations" && cell.key.arm === arm && cell.key.seed === one.seed
-      )!;
-      const rows = await again.readRows(cellFolder(folder, cell), feature);
-      const settings = { partitions, draws, seed: one.seed, c },
-        measured = await cellOf(one.seed, arm, feature);
-      const all = [one.sound, ...measured.sound.null], [observed, ...nulls] = all;
-      nearAll(all, again.soundAurocs(rows, { ...settings, center: true }), `${what} sound`);
-      found.set(what, all);
-      near(one.p, again.pOf(observed, nulls), `${what} p`);
-      nearAll(one.null95, again.bandOf(nulls), `${what} band`);
-      nearAll(one.ci95, again.intervalOf(observed, nulls), `${what} interval`);
-      near(
-        one.faithful,
-        again.faithfulAuroc(rows, faithful.partitions!, faithful.testSize, faithful.seed, c),
-        `${what} faithful`,
-      );
-      const plain = [one.plain.auroc, ...measured.plain.null];
-      nearAll(plain, again.soundAurocs(rows, { ...settings, center: false }), `${what} uncentred`);
-      near(one.plain.p, again.pOf(plain[0], plain.slice(1)), `${what} uncentred p`);
-    }
-  }
-  for (const seed of SIZE.seeds) {
-    const names = group.features.map(({ arm, feature }) => ({ arm, feature }));
-    const all = again.correctedPs(names.map(({ arm, feature }) => found.get(key(seed, arm, feature))!));
-    const minus = names.filter(({ arm }) => arm !== "r0").map(({ arm, feature }) => {
-      const to = found.get(key(seed, "r0", feature))!;
-      return {
-        arm,
-        feature,
-        values: found.get(key(seed, arm, feature))!.map((value, i) => value - to[i]),
-      };
-    });
-    const minusAll = again.correctedPs(minus.map(({ values }) => values));
-    for (const [at, { arm, feature }] of names.entries()) {
-      const row = group.features.find((row) => row.arm === arm && row.feature === feature)!;
-      const one = row.seeds.find((one) => one.seed === seed)!, what = key(seed, arm, feature);
-      near(one.p_all, all[at], `${what} p all`);
-      const own = names.filter((name) => name.arm === arm).map((name) =>
-        found.get(key(seed, arm, name.feature))!
-      );
-      const largest = own[0].slice(1).map((_, i) => Math.max(...own.map((values) => values[i + 1])));
-      near(one.p_layers, again.pOf(found.get(what)![0], largest), `${what} p layers`);
-      const k = minus.findIndex((row) => row.arm === arm && row.feature === feature);
-      if (k < 0) {
-        assert.equal(one.difference, undefined);
-        continue;
-      }
-      const [value, ...nulls] = minus[k].values, half = 1.959963984540054 * again.deviation(nulls);
-      near(one.difference!.value, value, `${what} difference`);
-      nearAll(one.difference!.ci95, [value - half, value + half], `${what} difference interval`);
-      near(one.difference!.p, again.pOf(value, nulls), `${what} difference p`);
-      near(one.difference!.p_all, minusAll[k], `${what} difference p all`);
-    }
-  }
-  // Over two seeds Student's interval is the mean +- 12.706 half-distances.
-  for (const { arm, feature, mean, together } of group.features) {
-    const series = SIZE.seeds.map((seed) => found.get(key(seed, arm, feature))!);
-    const joined = series[0].map((_, i) => average(series.map((all) => all[i])));
-    const half = 12.706 * Math.abs(series[0][0] - series[1][0]) / 2;
-    near(mean.sound.value, joined[0], `${arm} ${feature} mean`);
-    nearAll(mean.sound.ci95!, [joined[0] - half, joined[0] + half], `${arm} ${feature} mean's interval`);
-    near(together.p, again.pOf(joined[0], joined.slice(1)), `${arm} ${feature} p of all seeds`);
-    nearAll(together.null95, again.bandOf(joined.slice(1)), `${arm} ${feature} band of all seeds`);
-  }
+Deno.test("every number of the report is what other code finds in what the cells keep", async () => {
+  const { numbers } = compareReports(await readJson(folder, "report.json"), remade.report);
+  assert.ok(numbers > 5000, `${numbers} numbers`);
+  // Answers are checked word for word, so the study must have more than one.
+  assert.deepEqual(group.claims.map(({ answer }) => answer), ANSWERS);
 });
 
-Deno.test("what the report says of controls, outputs and gradients are means of what the cells hold", async () => {
-  const results = async (kind: string, file: string, arm?: string) =>
-    await Promise.all(
-      cells.filter((cell) => cell.kind === kind && (arm === undefined || cell.key.arm === arm))
-        .map((cell) => readJson(cellFolder(folder, cell), file)),
-      // deno-lint-ignore no-explicit-any
-    ) as any[];
-  for (const { name } of group.arms) {
-    const probes = await results("probe", "probe.json", name),
-      says = await results("says", "says.json", name);
-    const primary = probes.map(({ features }) =>
-      features.find(({ feature }: { feature: string }) => feature === PRIMARY)
-    );
-    const row = group.features.find((row) => row.arm === name && row.feature === PRIMARY)!;
-    near(row.mean.selectivity.value, average(primary.map(({ selectivity: s }) => s.task - s.control)), name);
-    near(row.mean.compression.value, average(primary.map(({ description: d }) => d.uniform / d.bits)), name);
-    const calibration = group.calibration.find(({ arm }) => arm === name)!;
-    near(calibration.ece.value, average(probes.map((probe) => probe.calibration.ece)), `${name} ECE`);
-    assert.equal(
-      calibration.bins.reduce((sum, { n }) => sum + n, 0),
-      probes.flatMap((probe) => probe.calibration.bins).reduce((sum, { n }) => sum + n, 0),
-    );
-    const own = group.says.find(({ arm }) => arm === name)!;
-    const named = says.map(({ people }) => {
-      const seen = people.filter((p: { set: string; shown: boolean }) => p.set === "U1" && p.shown);
-      return seen.filter(({ exact }: { exact: boolean }) => exact).length / seen.length;
-    });
-    near(own.named.seen.value, average(named), `${name} named`);
-    for (const [i, exposure] of own.exposure.entries()) {
-      near(exposure.difference.value, average(says.map((say) => say.exposure[i].difference)), "exposure");
-      assert.deepEqual(exposure.p, says.map((say) => say.exposure[i].p));
-    }
-  }
-  const gradients = await results("gradients", "gradients.json"), { alignment, rows } = group.gradients!;
-  for (const row of rows) {
-    const same = gradients.map((one) =>
-      one.rows.find((r: typeof row) => r.batch === row.batch && r.version === row.version)
-    );
-    near(row.cosine.value, average(same.map(({ cosine }) => cosine.value)), row.version);
-  }
-  assert.equal(alignment.length, gradients[0].alignment.length);
+Deno.test("every column of the tables is what other code finds", () => {
+  const numbers = compareTables(tables, remade);
+  assert.ok(numbers > 5000, `${numbers} numbers`);
+});
+
+Deno.test("a number that differs, that nobody makes again, or that a sentence made up is found", async () => {
+  const report = await readJson(folder, "report.json") as StudyReport;
+  const changed = (change: (group: StudyReport["groups"][number]) => void, error: RegExp) => {
+    const other = structuredClone(report);
+    change(other.groups[0]);
+    assert.throws(() => compareReports(other, remade.report), error);
+  };
+  changed((group) => group.features[2].seeds[1].p_all += 0.01, /features\[2\]\.seeds\[1\]\.p_all is/);
+  changed((group) => group.calibration[1].ece.ci95 = null, /calibration\[1\]\.ece\.ci95/);
+  changed((group) => group.power.pop(), /power has another length/);
+  changed((group) => Object.assign(group.says[0].attacks[0], { gain: 1 }), /attacks\[0\]\.gain is 1: nobody/);
+  changed((group) => group.claims[1].answer = "undecided", /claims\[1\]\.answer/);
+  changed((group) => group.claims[2].because += " (0.613 to 0.617)", /says 0\.613, which nothing/);
+  changed((group) => group.scatters[0].tsne.reverse(), /tsne/);
+  const [head, ...rows] = tables.get("power.csv")!.split("\n");
+  const wider = [`${head},cost`, ...rows.map((row) => row && `${row},1`)].join("\n");
+  assert.throws(
+    () => compareTables(new Map([...tables, ["power.csv", wider]]), remade),
+    /cost is 1: nobody makes/,
+  );
+  assert.throws(
+    () => compareTables(new Map([...tables, ["costs.csv", "cost\n1\n"]]), remade),
+    /a table that nobody/,
+  );
 });
 
 Deno.test("the same cells give the same bytes but for times, and the page holds no address", async () => {

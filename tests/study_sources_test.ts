@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { InputError } from "../core/errors.ts";
 import { encodeImage } from "../core/image/codecs.ts";
+import { readJson } from "../core/formats/folder.ts";
 import { blankPicture } from "../core/image/picture.ts";
 import { Random } from "../core/random.ts";
 import { studyPeople } from "../core/study/arms.ts";
@@ -21,10 +22,14 @@ import {
 import { openGpu } from "../gpu/device.ts";
 import { DiskFolder, writeFile } from "../scripts/folder.ts";
 import { cellFolder, readResult } from "../scripts/study_cell.ts";
-import { runStudy } from "../scripts/study_run.ts";
+import { writeReport } from "../scripts/study_report.ts";
+import { runStudy, writeStudy } from "../scripts/study_run.ts";
 import { identifyStudy, watermarkerOf } from "../scripts/study_setup.ts";
 import { fittingSource, openSource } from "../scripts/study_sources.ts";
 import { chatCheckpoint } from "./chat_models.ts";
+import { compareReports } from "./recompute/compare.ts";
+import { remakeReport } from "./recompute/report.ts";
+import { compareTables } from "./recompute/tables.ts";
 
 /** Pictures of noise, `count` of them, with two questions each. */
 async function withRecords(
@@ -155,9 +160,16 @@ for (const family of ["smolvlm", "qwen_vl"]) {
           sites: ["layers.*.resid_post"],
           reductions: ["index:-2", "image-mean"],
           primary: undefined,
-          ...{ scenes: 3, partitions: 2, draws: 9, controlTasks: 2 },
+          ...{
+            scenes: 3,
+            partitions: 2,
+            draws: 9,
+            controlTasks: 2,
+            tolerance: 1e-10,
+            faithful: { tol: 1e-10 },
+          },
         },
-        gradients: { batchSizes: [1], batches: 2, versions: ["private", "neutral", "text-augmented"] },
+        gradients: { batchSizes: [1, 2], batches: 2, versions: ["private", "neutral", "text-augmented"] },
         says: { alternatives: 3, scenes: 1, maxTokens: 3 },
       }, "test");
       const study = await identifyStudy(config), folder = new DiskFolder(join(root, "out"));
@@ -190,11 +202,17 @@ for (const family of ["smolvlm", "qwen_vl"]) {
           }
           case "gradients": {
             const { rows } = await readResult(at, "gradients.json", gradientResultSchema);
-            assert.equal(rows.length, 3);
+            assert.equal(rows.length, 6);
             for (const { cosine } of rows) assert(Number.isFinite(cosine.value) && cosine.value < 1);
           }
         }
       }
       assert.equal(new Set(study.cells.map(({ kind }) => kind)).size, 5);
+      if (family !== "qwen_vl") return;
+      // Real cells, too, keep all that their report's numbers are worked out from.
+      await writeStudy(folder, study);
+      const { tables } = await writeReport(folder), remade = await remakeReport(folder);
+      compareReports(await readJson(folder, "report.json"), remade.report);
+      compareTables(tables, remade);
     }));
 }

@@ -122,6 +122,8 @@ const probeSchema = z.strictObject({
     partitions: z.number().int().positive().optional(),
     centerScenes: z.boolean().default(false),
     standardize: z.boolean().default(false),
+    /** Where scikit-learn's solver stops, 1e-4 unless told. */
+    tol: z.number().positive().optional(),
   }).prefault({}),
   /** Ways to label people by lot for the control task; of fewer than two no spread can be told. */
   controlTasks: z.number().int().min(2).default(5),

@@ -32,7 +32,12 @@ interface Estimate {
   ci95: [number, number];
 }
 
-const cosine = ({ ab, aa, bb }: Products) => ab / Math.sqrt(aa * bb);
+/** By the scalar product; of gradients less than 60 degrees apart by the law of cosines, which keeps their digits. */
+function cosine({ ab, aa, bb, dd }: Products): number {
+  const plain = ab / Math.sqrt(aa * bb);
+  return plain > 0.5 ? Math.min(1, (aa + bb - dd) / (2 * Math.sqrt(aa * bb))) : plain;
+}
+
 const has = ({ aa, bb }: Products) => aa > 0 && bb > 0;
 
 const estimate = (values: number[]): Estimate => ({ value: mean(values), ci95: studentInterval(values) });

@@ -33,13 +33,18 @@ function solve(a: number[][], b: number[]): number[] {
     let best = k;
     for (let i = k + 1; i < n; i++) if (Math.abs(m[i][k]) > Math.abs(m[best][k])) best = i;
     [m[k], m[best]] = [m[best], m[k]];
-    for (let i = 0; i < n; i++) {
-      if (i === k) continue;
+    for (let i = k + 1; i < n; i++) {
       const factor = m[i][k] / m[k][k];
       for (let j = k; j <= n; j++) m[i][j] -= factor * m[k][j];
     }
   }
-  return m.map((row, i) => row[n] / row[i]);
+  const x = new Array<number>(n);
+  for (let k = n - 1; k >= 0; k--) {
+    let rest = m[k][n];
+    for (let j = k + 1; j < n; j++) rest -= m[k][j] * x[j];
+    x[k] = rest / m[k][k];
+  }
+  return x;
 }
 
 /** An intercept last, unpenalised. */
@@ -64,9 +69,10 @@ export function logistic(x: number[][], y: number[], c: number): Weights {
       const p = 1 / (1 + Math.exp(-dot(row, w)));
       for (let a = 0; a < P; a++) {
         gradient[a] += (p - y[i]) * row[a];
-        for (let b = 0; b < P; b++) hessian[a][b] += p * (1 - p) * row[a] * row[b];
+        for (let b = 0; b <= a; b++) hessian[a][b] += p * (1 - p) * row[a] * row[b];
       }
     });
+    for (let a = 0; a < P; a++) for (let b = 0; b < a; b++) hessian[b][a] = hessian[a][b];
     let move = solve(hessian, gradient);
     const before = loss(w), moved = () => w.map((value, j) => value - move[j]);
     while (loss(moved()) > before + 1e-9 * Math.abs(before)) move = move.map((value) => value / 2);

@@ -54,7 +54,7 @@ export async function readTensorsOf(
   const bytes = await folder.read(pathOf(cell, file));
   const view = new DataView(bytes.buffer, bytes.byteOffset), length = Number(view.getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
-  for (const [name, { shape, dtype, data_offsets: [from, to] }] of Object.entries<Entry>(header)) {
+  for (const [name, { shape, dtype, data_offsets: [from, to] = [0, 0] }] of Object.entries<Entry>(header)) {
     if (name === "__metadata__") continue;
     const values = dtype !== "F32" ? [] : Array.from(
       { length: (to - from) / 4 },

@@ -7,7 +7,7 @@ import { planArm } from "../../core/study/arms.ts";
 import type { Cell } from "../../core/study/cells.ts";
 import { ASKED, PIXELS } from "../../core/study/evidence.ts";
 import { calibrationOf, type CalibrationOfSeed } from "./calibration.ts";
-import { firstVerdict, secondVerdict, thirdVerdict, type Verdict } from "./claims.ts";
+import { firstVerdict, secondVerdict, thirdVerdict } from "./claims.ts";
 import { type Power, powerOf } from "./controls.ts";
 import { activationsOf, addJoinedDifferences, type FeatureRow, featuresOf } from "./features.ts";
 import { gradientsOf } from "./gradients.ts";
@@ -24,7 +24,7 @@ import {
   type StudyFiles,
 } from "./read.ts";
 import { type AnswerRow, saysOf, type SaysOfSeed, saysRow } from "./says.ts";
-import { numbersIn, sentencesOf } from "./sentences.ts";
+import { allowed } from "./sentences.ts";
 import { armFacts } from "./tune.ts";
 
 /** The answers' table stands beside the report, from the same cells. */
@@ -109,7 +109,7 @@ async function groupOf(study: StudyFiles, own: Cell[], gradientCells: Cell[]) {
   }
   const gradients = gradientCells.length ? await gradientsOf(study, bySeed(gradientCells)) : null;
   const verdicts = [firstVerdict(gradients), secondVerdict(gradients), thirdVerdict(rows, says)];
-  const said = { rows: rows.map(({ draws0: _, ...row }) => row), says, gradients, verdicts };
+  const said = allowed(rows, says, gradients, verdicts[0].also);
   return {
     ...{ model, data, batch, seeds, primary },
     people: { seen: people("U1"), unseen: people("U2") },
@@ -118,17 +118,11 @@ async function groupOf(study: StudyFiles, own: Cell[], gradientCells: Cell[]) {
     features: features.map(({ draws0: _, ...row }) => row),
     blind: await blindRows(study, atPrimary, seeds),
     ...{ calibration, power, says, gradients },
-    claims: verdicts.map((verdict, i) => claimOf(i + 1, verdict, said)),
-    findings: sentencesOf(numbersIn(said)),
+    claims: verdicts.map(({ answer }, i) => ({ claim: i + 1, answer, because: said.claims[i] })),
+    findings: said.findings,
     ...await picturesOf(study, atPrimary, primary.feature),
   };
 }
-
-const claimOf = (claim: number, { answer }: Verdict, said: unknown) => ({
-  claim,
-  answer,
-  because: sentencesOf(numbersIn(said)),
-});
 
 /** As configured, else the last decoder layer's second-to-last token, last token or first reduction, under the first prompt. */
 function primaryOf({ config: { probe } }: StudyFiles, features: FeatureRow[]) {
