@@ -37,17 +37,24 @@ export function tooLate(ms: number): Problem {
 /** Each piece of a body costs a turn of the event loop: so many may be crumbs, which no network makes. */
 const CRUMBS = { pieces: 10_000, bytes: 64 };
 
+/** @throws Problem for a body that comes in crumbs */
+export function refuseCrumbs(pieces: number, length: number): void {
+  if (pieces > CRUMBS.pieces && length < pieces * CRUMBS.bytes) throw tooManyPieces();
+}
+
 /** A whole body of at most `limit` bytes. @throws Problem "body-too-large", "body-timeout" or "request-cancelled" */
 export async function readBounded(
   message: Request | Response,
   limit: number,
   timeoutMs: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  if (Number(message.headers.get("content-length") ?? 0) > limit) throw tooLarge(limit);
+  const declared = Number(message.headers.get("content-length") ?? 0);
+  if (declared > limit) throw tooLarge(limit);
   if (!message.body) return new Uint8Array(0);
   const reader = message.body.getReader();
-  const chunks: Uint8Array[] = [];
-  let length = 0, late = false;
+  // Copied as they come: a piece of one byte may hold a buffer of 64 kB.
+  let bytes = new Uint8Array(declared > 0 ? declared : 65_536);
+  let length = 0, pieces = 0, late = false;
   const timer = setTimeout(() => {
     late = true;
     reader.cancel().catch(() => {});
@@ -57,21 +64,25 @@ export async function readBounded(
       const { done, value } = await reader.read();
       if (late) throw tooLate(timeoutMs);
       if (done) break;
-      length += value.length;
-      chunks.push(value);
-      const crumbs = chunks.length > CRUMBS.pieces && length < chunks.length * CRUMBS.bytes;
-      if (length > limit || crumbs) {
-        reader.cancel().catch(() => {});
-        throw crumbs ? tooManyPieces() : tooLarge(limit);
+      const end = length + value.length;
+      if (end > limit) throw tooLarge(limit);
+      refuseCrumbs(++pieces, end);
+      if (end > bytes.length) {
+        const larger = new Uint8Array(Math.max(end, Math.min(limit, 2 * bytes.length)));
+        larger.set(bytes.subarray(0, length));
+        bytes = larger;
       }
+      bytes.set(value, length);
+      length = end;
     }
   } catch (thrown) {
+    reader.cancel().catch(() => {});
     if (thrown instanceof Problem) throw thrown;
     throw new Problem("request-cancelled", "The body ended before it was complete", {}, thrown);
   } finally {
     clearTimeout(timer);
   }
-  return joinChunks(chunks, length);
+  return length === bytes.length ? bytes : bytes.slice(0, length);
 }
 
 /** `length` bytes in all, one after another. */

@@ -10,7 +10,7 @@ import {
   parseMultipartStream,
 } from "@remix-run/multipart-parser";
 import { messageOf } from "../core/errors.ts";
-import { joinChunks, mediaTypeOf, tooLarge, tooLate } from "./body.ts";
+import { joinChunks, mediaTypeOf, refuseCrumbs, tooLarge, tooLate } from "./body.ts";
 import { Problem } from "./problems.ts";
 
 export interface StreamLimits {
@@ -27,7 +27,7 @@ export function boundedBody(
 ): ReadableStream<Uint8Array> {
   if (Number(request.headers.get("content-length") ?? 0) > totalBytes) throw tooLarge(totalBytes);
   const reader = request.body?.getReader();
-  let length = 0;
+  let length = 0, pieces = 0;
   return new ReadableStream({
     async pull(controller) {
       if (!reader) return controller.close();
@@ -40,7 +40,9 @@ export function boundedBody(
         if (done) return controller.close();
         length += value.length;
         if (length > totalBytes) throw tooLarge(totalBytes);
-        controller.enqueue(value);
+        refuseCrumbs(++pieces, length);
+        // A copy: a piece of one byte may hold a buffer of 64 kB, and somebody may hold the piece.
+        controller.enqueue(value.slice());
       } catch (thrown) {
         reader.cancel().catch(() => {});
         throw thrown instanceof Problem
