@@ -53,6 +53,12 @@ Deno.test("95 % intervals cover the truth, and controls without a trace are reje
   assert(tooNarrow[2] < 0.93 - slack(0.95, worlds), `${tooNarrow}`);
 });
 
+/** The formula of docs/probes.md, in another form: x is half the distance from 1/2 in deviations. */
+function variance(t: number, s: number): number {
+  const x = Math.abs(t - 0.5) / (2 * s);
+  return s ** 2 * Math.pow(4 * t - 4 * t ** 2, 1.6) * (1 + 0.8 * x / (1 + x ** 2));
+}
+
 Deno.test("the score interval is where its own inequality says, narrow near 0 and 1", () => {
   const draws = [0.4, 0.45, 0.5, 0.55, 0.6], s = nullDeviation(draws), z = 1.959963984540054;
   assert(Math.abs(s - Math.sqrt(0.00625)) < 1e-15);
@@ -60,7 +66,7 @@ Deno.test("the score interval is where its own inequality says, narrow near 0 an
     const ends = scoreInterval(observed, draws);
     assert(ends[0] >= 0 && ends[0] <= observed && observed <= ends[1] && ends[1] <= 1);
     for (const t of ends) {
-      const gap = Math.abs(observed - t) - z * s * 1.1 * (4 * t * (1 - t)) ** 0.7;
+      const gap = Math.abs(observed - t) - z * Math.sqrt(variance(t, s));
       // At 0 and 1 the interval ends with the scale.
       assert(Math.abs(gap) < 1e-12, `${observed} ${t}`);
     }
@@ -81,14 +87,10 @@ Deno.test("a difference's interval ends where its own inequality does, beyond an
       (sum, v, i) => sum + (v - means[0]) * (two.nullDraws[i] - means[1]) / (one.nullDraws.length - 1),
       0,
     );
-    const at = (t: number) =>
-      1.1 * (4 * Math.min(1, Math.max(0, t)) * (1 - Math.min(1, Math.max(0, t)))) ** 0.7;
-    const middle = (one.observed + two.observed) / 2;
-    const x = s * at(middle + gap / 2),
-      y = t * at(middle - gap / 2),
-      u = Math.abs(gap) / Math.sqrt(x * x + y * y);
-    const variance = x * x + y * y - 2 * (covariance / (s * t)) / (1 + u / 2) * x * y;
-    return Math.abs(one.observed - two.observed - gap) - z * Math.sqrt(variance);
+    const inside = (t: number) => Math.min(1, Math.max(0, t)), middle = (one.observed + two.observed) / 2;
+    const x = variance(inside(middle + gap / 2), s), y = variance(inside(middle - gap / 2), t);
+    const r = covariance / (s * t) / (1 + Math.abs(gap) / Math.sqrt(x + y) / 2);
+    return Math.abs(one.observed - two.observed - gap) - z * Math.sqrt(x + y - 2 * r * Math.sqrt(x * y));
   };
   const ends = differenceInterval(a, b);
   assert(ends[0] < 0.15 && 0.15 < ends[1]);
@@ -158,7 +160,7 @@ Deno.test("corrections over arms and seeds as worked out by hand", () => {
   assert.equal(difference.p, 1 / 4);
   // The second arm's null has no width, the first one's deviates by .1; both are taken half a gap from .65.
   for (const gap of difference.ci95) {
-    const reach = 1.959963984540054 * 0.1 * 1.1 * (4 * (0.65 + gap / 2) * (0.35 - gap / 2)) ** 0.7;
+    const reach = 1.959963984540054 * Math.sqrt(variance(0.65 + gap / 2, 0.1));
     assert(Math.abs(Math.abs(0.3 - gap) - reach) < 1e-12, `${gap}`);
   }
 

@@ -19,27 +19,31 @@ export function nullDeviation(nullDraws: ArrayLike<number>): number {
 }
 
 /**
- * Deviation of an AUROC whose expectation is t, in units of the null draws'. A share's would be (4 t (1 - t)) ^ .5; simulation shows more
- * near 1/2, where it is uncertain what is fitted, and less near 1, where it no longer is. Both numbers are fitted to simulations
- * (docs/probes.md): they come from no theory.
+ * Variance of an AUROC whose expectation is t, where null draws have the deviation s. A share's would be s^2 (4 t (1 - t)). Simulation shows
+ * less of it near 1, and an addition for what is fitted, which is most uncertain where an effect is about as large as s: found in
+ * some studies and missed in others. The three numbers are fitted to simulations (docs/probes.md): they come from no theory.
  */
-const spreadAt = (t: number): number => 1.1 * (4 * t * (1 - t)) ** 0.7;
+function varianceAt(t: number, s: number): number {
+  if (!(s > 0)) return 0;
+  const u = Math.abs(t - 0.5) / s;
+  return s * s * (4 * t * (1 - t)) ** 1.6 * (1 + 1.6 * u / (4 + u * u));
+}
 
 /**
- * 95 % interval for the expected AUROC of a study with other people of the same kind: all t that |observed - t| <= z s spreadAt(t) leaves
- * (a score interval, after Wilson 1927), s the null draws' deviation. It lies in [0, 1].
+ * 95 % interval for the expected AUROC of a study with other people of the same kind: all t that |observed - t| <= z sqrt(varianceAt(t, s))
+ * leaves (a score interval, after Wilson 1927), s the null draws' deviation. It lies in [0, 1].
  */
 export function scoreInterval(observed: number, nullDraws: ArrayLike<number>): [number, number] {
-  const reach = Z * nullDeviation(nullDraws);
-  const isLeft = (t: number) => Math.abs(observed - t) <= reach * spreadAt(t);
+  const s = nullDeviation(nullDraws);
+  const isLeft = (t: number) => Math.abs(observed - t) <= Z * Math.sqrt(varianceAt(t, s));
   return [edge(isLeft, observed, 0), edge(isLeft, observed, 1)];
 }
 
 /**
  * 95 % interval for the expected a - b over the same people: from the least to the largest gap g that |observed - g| <= z s(g) leaves (a score
- * interval, after Mee 1984). s(g) takes both arms at their mean -+ g/2 and their null draws' correlation r as r / (1 + u/2), u the gap in units
- * of s without correlation: arms that read the same noise alike no longer do so once one has found something. The 2 is fitted to simulations, too.
- * @throws InputError for other permutations
+ * interval, after Mee 1984). s(g) takes both arms at their mean -+ g/2, and their null draws' correlation r as r / (1 + u / 2), u the gap in
+ * deviations of arms without correlation: arms that read the same noise alike no longer do so once one has found something. The 2 is
+ * fitted to simulations, too. @throws InputError for other permutations
  */
 export function differenceInterval(a: Permuted, b: Permuted): [number, number] {
   checkPaired([a, b]);
@@ -49,10 +53,10 @@ export function differenceInterval(a: Permuted, b: Permuted): [number, number] {
   const observed = a.observed - b.observed, mean = (a.observed + b.observed) / 2;
   const inside = (t: number) => Math.min(1, Math.max(0, t));
   const isLeft = (gap: number) => {
-    const x = one * spreadAt(inside(mean + gap / 2)), y = two * spreadAt(inside(mean - gap / 2));
-    const apart = Math.hypot(x, y), together = apart > 0 ? r / (1 + Math.abs(gap) / apart / 2) : 0;
+    const x = varianceAt(inside(mean + gap / 2), one), y = varianceAt(inside(mean - gap / 2), two);
+    const apart = Math.sqrt(x + y), together = apart > 0 ? r / (1 + Math.abs(gap) / apart / 2) : 0;
     // Of arms that agree in every draw the root may be less than 0 by rounding.
-    return Math.abs(observed - gap) <= Z * Math.sqrt(Math.max(0, x * x + y * y - 2 * together * x * y));
+    return Math.abs(observed - gap) <= Z * Math.sqrt(Math.max(0, x + y - 2 * together * Math.sqrt(x * y)));
   };
   // s(g) has its least value at 0, so what is left may have a hole there: the ends are sought from without.
   const end = (limit: number) => {

@@ -57,6 +57,8 @@ export function normal(q: number): number {
   return inverse(below, q, -6, 6);
 }
 
+const Z = normal(0.975);
+
 /** 95 % interval of a mean. The report's table of Student's quantiles has three decimals, a part of its definition. */
 export function studentInterval(values: readonly number[]): [number, number] {
   const t = Math.round(1000 * student(values.length - 1)) / 1000, middle = mean(values);
@@ -87,10 +89,15 @@ export const band = (draws: readonly number[]): [number, number] => [
 export const pValue = (value: number, draws: readonly number[]): number =>
   (1 + draws.filter((draw) => draw >= value - 1e-9).length) / (1 + draws.length);
 
-/** Of docs/probes.md, found by simulation: how the spread of an AUROC shrinks away from 1/2, and arms come apart with a gap. */
-const FITTED = { spread: 1.1, power: 0.7, apart: 0.5 };
+/** Of docs/probes.md, found by simulation: how the spread of an AUROC changes away from 1/2, and arms come apart with a gap. */
+const FITTED = { power: 1.6, more: 0.8, most: 2, apart: 0.5 };
 
-const spreadAt = (t: number) => FITTED.spread * Math.pow(4 * t * (1 - t), FITTED.power);
+/** Variance at an expectation t, s the draws' deviation at 1/2. */
+function varianceAt(t: number, s: number): number {
+  if (s === 0) return 0;
+  const x = Math.abs(t - 0.5) / (FITTED.most * s);
+  return s ** 2 * Math.pow(4 * t * (1 - t), FITTED.power) * (1 + FITTED.more * x / (1 + x ** 2));
+}
 
 /** Between a value that is left and one that is not, the last that is left, by halving. */
 function edgeOf(isFar: (value: number) => boolean, inside: number, outside: number): number {
@@ -102,10 +109,10 @@ function edgeOf(isFar: (value: number) => boolean, inside: number, outside: numb
   return inside;
 }
 
-/** All t that |observed - t| <= z s spread (4 t (1 - t))^power leaves, s the draws' deviation. */
+/** All t that a measurement with the variance there does not exclude (Wilson's idea). */
 export function scoreInterval(observed: number, draws: readonly number[]): [number, number] {
-  const reach = normal(0.975) * deviation(draws);
-  const isFar = (t: number) => Math.abs(observed - t) > reach * spreadAt(t);
+  const s = deviation(draws);
+  const isFar = (t: number) => Math.abs(observed - t) > Z * Math.sqrt(varianceAt(t, s));
   return [edgeOf(isFar, observed, 0), edgeOf(isFar, observed, 1)];
 }
 
@@ -116,11 +123,9 @@ export function differenceInterval(a: readonly number[], b: readonly number[]): 
   const covariance = sum(ours.map((v, i) => (v - m[0]) * (theirs[i] - m[1]))) / (ours.length - 1);
   const isFar = (gap: number) => {
     const [high, low] = [1, -1].map((side) => Math.min(1, Math.max(0, (first + second + side * gap) / 2)));
-    const [x, y] = [s * spreadAt(high), t * spreadAt(low)], square = x ** 2 + y ** 2;
-    const r = s * t === 0 || square === 0
-      ? 0
-      : covariance / (s * t) / (1 + FITTED.apart * Math.abs(gap) / Math.sqrt(square));
-    return Math.abs(observed - gap) > normal(0.975) * Math.sqrt(Math.max(0, square - 2 * r * x * y));
+    const [x, y] = [varianceAt(high, s), varianceAt(low, t)];
+    const r = x * y === 0 ? 0 : covariance / (s * t) / (1 + FITTED.apart * Math.abs(gap) / Math.sqrt(x + y));
+    return Math.abs(observed - gap) > Z * Math.sqrt(Math.max(0, x + y - 2 * r * Math.sqrt(x * y)));
   };
   // What is left may have a hole at 0: the outermost of a fine grid, then by halving.
   const ends = [-1, 1].map((limit) => {
