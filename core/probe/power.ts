@@ -97,7 +97,7 @@ export function varianceParts(groups: readonly Float64Array[]): { between: numbe
 
 /**
  * What a study of another size would find. The null's variance falls as 1 / people, and with the scenes as the variance of a person's
- * mean score does, between + (1 - between) / scenes; away from 1/2 it shrinks by 4 t (1 - t) as in `scoreInterval`.
+ * mean score does, between + (1 - between) / scenes; away from 1/2 it shrinks as a share does, by 4 t (1 - t).
  */
 export function powerTable(
   spread: Spread,
