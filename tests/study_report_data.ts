@@ -11,8 +11,8 @@ import { type FeatureData, type SampleRow, writeActivations } from "../core/prob
 import { saveProbe } from "../core/probe/stored.ts";
 import { Random } from "../core/random.ts";
 import { planArm } from "../core/study/arms.ts";
-import { type Cell, planCells } from "../core/study/cells.ts";
-import { type StudyConfig, studySchema } from "../core/study/config.ts";
+import { type Cell, planCells, primaryOf } from "../core/study/cells.ts";
+import { type StudyConfig, type StudyConfigInput, studySchema } from "../core/study/config.ts";
 import { probeCell } from "../core/study/probe_cell.ts";
 import { smoothLosses } from "../core/study/curve.ts";
 import {
@@ -62,8 +62,16 @@ const FEATURES = [
 export const PRIMARY = "layers.0.resid_post@image-mean";
 const DIM = 4;
 
-/** Writes the study; the positive control's people share a direction, the others' none. */
-export async function makeStudy(folder: Folder, size: StudySize): Promise<StudyConfig> {
+/**
+ * Writes the study; the positive control's people share a direction, the others' none.
+ * @param probe settings other than those below @param more of the configuration
+ */
+export async function makeStudy(
+  folder: Folder,
+  size: StudySize,
+  probe: StudyConfigInput["probe"] = {},
+  more: Partial<StudyConfigInput> = {},
+): Promise<StudyConfig> {
   const { arms, seeds, people, scenes, draws } = size;
   const config = studySchema.parse({
     name: "drawn",
@@ -83,7 +91,9 @@ export async function makeStudy(folder: Folder, size: StudySize): Promise<StudyC
       controlTasks: 2,
       // Other code fits to the end, too.
       tolerance: 1e-10,
+      ...probe,
     },
+    ...more,
   });
   const identities = {
     models: { model: "a".repeat(64) },
@@ -115,7 +125,7 @@ async function makeCell(
   }
   const parent = cells.find(({ id }) => id === cell.parents[0])!;
   const settings = {
-    ...{ arm, seed, primary: PRIMARY, probe: config.probe },
+    ...{ arm, seed, primary: primaryOf(config.probe.primary, prompt!), probe: config.probe },
     prompt: config.probe.prompts.find(({ id }) => id === prompt)!,
   };
   const pixels = pixelsOf(set.samples, seed), shape = [set.samples.length, pixels.dim];

@@ -51,6 +51,22 @@ Deno.test("every column of the tables is what other code finds", () => {
   assert.ok(numbers > 5000, `${numbers} numbers`);
 });
 
+Deno.test("other settings: a choice of C, two prompts, no primary, the published split; so many people that calibration is isotonic", async () => {
+  const bare = { says: null, gradients: null },
+    size = { arms: ["r0", "r100"], seeds: [1], people: 4, scenes: 4, draws: 9 };
+  const prompts = ["first", "second"].map((id) => ({ id, text: `what is ${id}` }));
+  const ways = { centerScenes: false, cGrid: [0.05, 1, 20], prompts, primary: undefined };
+  const small = new MemoryFolder("other"), large = new MemoryFolder("large");
+  await makeStudy(small, size, { ...ways, faithful: { standardize: true, tol: 1e-10 } }, bare);
+  await makeStudy(large, { ...size, arms: ["r0"], people: 50, scenes: 3, draws: 3 }, { partitions: 2 }, bare);
+  for (const other of [small, large]) {
+    const { json, tables } = await writeReport(other), again = await remakeReport(other);
+    compareReports(JSON.parse(JSON.stringify(json)), again.report);
+    compareTables(tables, again);
+    assert.deepEqual(json.groups[0].calibration[0].methods, [other === large ? "isotonic" : "platt"]);
+  }
+});
+
 Deno.test("a number that differs, that nobody makes again, or that a sentence made up is found", async () => {
   const report = await readJson(folder, "report.json") as StudyReport;
   const changed = (change: (group: StudyReport["groups"][number]) => void, error: RegExp) => {

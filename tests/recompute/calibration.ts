@@ -1,11 +1,11 @@
 /**
- * Calibration judged on people left out of fit and calibration, made again: Platt's sigmoid (1999) by Newton's method, ten
- * bins, Brier score, abstention. Isotonic regression starts at 100 people, which no small study has: it is refused here.
+ * Calibration judged on people left out of fit and calibration, made again: Platt's sigmoid (1999) by Newton's method, from 100
+ * people on isotonic regression by its min-max formula; ten bins, Brier score, abstention.
  */
 import { Random } from "../../core/random.ts";
 import { crossed, type Fold, peopleOf } from "./draws.ts";
 import { standardised } from "./linear.ts";
-import { mean, pick, range, share, sum } from "./numbers.ts";
+import { distinct, mean, pick, range, share, sum } from "./numbers.ts";
 import { type Probe, tested } from "./probe.ts";
 import type { Rows } from "./read.ts";
 
@@ -18,6 +18,7 @@ export interface Bin {
 }
 
 export interface CalibrationOfSeed {
+  method: string;
   ece: number;
   brier: number;
   abstained: number;
@@ -48,8 +49,38 @@ function platt(y: number[], score: number[]): [number, number] {
   return slope < 0 ? [0, Math.log(level / (1 - level))] : [slope, offset];
 }
 
+const sigmoid = ([slope, offset]: [number, number]) => (score: number): number =>
+  1 / (1 + Math.exp(-slope * score - offset));
+
+/** The least-squares ascending fit by its min-max formula (Robertson, Wright & Dykstra 1988, theorem 1.4.4), linear between scores. */
+function isotonic(y: number[], score: number[]): (score: number) => number {
+  const at = distinct(score).sort((a, b) => a - b);
+  const sums = [0], counts = [0];
+  for (const s of at) {
+    const own = y.filter((_, i) => score[i] === s);
+    sums.push(sums[sums.length - 1] + sum(own));
+    counts.push(counts[counts.length - 1] + own.length);
+  }
+  const level = (i: number, j: number) => (sums[j + 1] - sums[i]) / (counts[j + 1] - counts[i]);
+  // max over i <= k of min over j >= k: the inner minimum from the right, the outer maximum as k grows.
+  const value = at.map(() => -Infinity);
+  for (let i = 0; i < at.length; i++) {
+    let least = Infinity;
+    for (let k = at.length - 1; k >= i; k--) {
+      least = Math.min(least, level(i, k));
+      value[k] = Math.max(value[k], least);
+    }
+  }
+  return (s) => {
+    const next = at.findIndex((entry) => entry >= s);
+    if (next <= 0) return value[next === 0 ? 0 : at.length - 1];
+    const share = (s - at[next - 1]) / (at[next] - at[next - 1]);
+    return value[next - 1] + share * (value[next] - value[next - 1]);
+  };
+}
+
 export function calibrationOf(rows: Rows, { c, standardize }: Probe, seed: number): CalibrationOfSeed {
-  if (peopleOf(rows).length >= 100) throw new Error("isotonic regression is not made again here");
+  const isIsotonic = peopleOf(rows).length >= 100;
   const x = standardize ? standardised(rows.x).rows : rows.x, random = new Random(seed, "calibration");
   const far = x.map((row) => Math.sqrt(mean(row.map((value) => value ** 2))));
   const heldOut = (folds: Fold[]) =>
@@ -68,15 +99,15 @@ export function calibrationOf(rows: Rows, { c, standardize }: Probe, seed: numbe
         test: pick(train, fold.test),
       })),
     );
-    const known = inner.flatMap(({ score }) => score),
-      [slope, offset] = platt(inner.flatMap(({ y }) => y), known);
+    const known = inner.flatMap(({ score }) => score), truth = inner.flatMap(({ y }) => y);
+    const probability = isIsotonic ? isotonic(truth, known) : sigmoid(platt(truth, known));
     const low = Math.min(...known), high = Math.max(...known), farthest = Math.max(...pick(far, train));
     const { y, score } = tested(x, rows.label, train, test, c);
     return score.map((s, i) => {
       const inside = Math.min(high, Math.max(low, s));
       return {
         y: y[i],
-        p: 1 / (1 + Math.exp(-slope * inside - offset)),
+        p: probability(inside),
         beyond: inside !== s || (standardize && far[test[i]] > farthest),
       };
     });
@@ -91,6 +122,7 @@ export function calibrationOf(rows: Rows, { c, standardize }: Probe, seed: numbe
     }];
   });
   return {
+    method: isIsotonic ? "isotonic" : "platt",
     ece: sum(bins.map(({ n, predicted, observed }) => n * Math.abs(predicted - observed))) / judged.length,
     brier: mean(judged.map(({ y, p }) => (p - y) ** 2)),
     abstained: share(judged.map(({ beyond }) => beyond)),

@@ -14,11 +14,10 @@ export interface Compared {
   at: string;
 }
 
-/** @throws AssertionError naming the path @param loose tolerances of their own, by the end of a path without its indices */
+/** @throws AssertionError naming the path */
 export function compareReports(
   actual: unknown,
   remade: unknown,
-  loose: Record<string, number> = {},
 ): Compared {
   const found: Compared = { numbers: 0, worst: 0, at: "" };
   const walk = (a: unknown, b: unknown, path: string): void => {

@@ -6,7 +6,7 @@ import { Random } from "../../core/random.ts";
 import type { StudyConfig } from "../../core/study/config.ts";
 import { isSeen, peopleOf, soundDraws, stratified } from "./draws.ts";
 import { logistic, prepared, scoreOf } from "./linear.ts";
-import { accuracy, auroc, distinct, mean, pick, range, tprAt, where } from "./numbers.ts";
+import { accuracy, auroc, distinct, mean, pick, range, sum, tprAt, where } from "./numbers.ts";
 import type { Rows } from "./read.ts";
 
 export type Probe = StudyConfig["probe"];
@@ -64,6 +64,33 @@ export function faithfulRates(rows: Rows, { c, faithful }: Probe): Rates {
 }
 
 /**
+ * The C of least log loss when every other fitted person of either kind, in the order of slots, is predicted by the rest and the
+ * rest by them; the first where a kind has no two.
+ */
+function chosenC(
+  x: number[][],
+  y: number[],
+  slot: number[],
+  fitted: boolean[],
+  seen: number,
+  grid: readonly number[],
+): number {
+  const kinds = [true, false].map((is) => where(fitted.length, (s) => fitted[s] && (s < seen) === is));
+  if (kinds.some(({ length }) => length < 2)) return grid[0];
+  const quarters = [0, 1].map((side) => kinds.flatMap((kind) => kind.filter((_, i) => i % 2 === side)));
+  const [one, other] = quarters.map((slots) => where(x.length, (i) => slots.includes(slot[i])));
+  const losses = grid.map((c) =>
+    [[one, other], [other, one]].reduce((total, [fit, test]) => {
+      const held = tested(x, y, fit, test, c);
+      // Probabilities of 0 and 1 are kept 2^-52 away, as scikit-learn keeps them.
+      const right = held.score.map((s, i) => 1 / (1 + Math.exp(held.y[i] ? -s : s)));
+      return total - sum(right.map((p) => Math.log(Math.min(1 - 2 ** -52, Math.max(2 ** -52, p)))));
+    }, 0)
+  );
+  return grid[losses.indexOf(Math.min(...losses))];
+}
+
+/**
  * The sound way: the truth's rates, and the AUROCs of truth and every permutation of people.
  */
 export function soundRates(
@@ -72,7 +99,6 @@ export function soundRates(
   seed: number,
   center: boolean,
 ): Rates & { all: number[] } {
-  if (cGrid.length) throw new Error("a choice of C is not made again here");
   const x = prepared(rows, center, standardize), n = x.length, names = peopleOf(rows);
   const seen = names.filter((name) => isSeen(rows, name));
   const order = [...seen, ...names.filter((name) => !seen.includes(name))];
@@ -80,9 +106,10 @@ export function soundRates(
   const found = plan.map(({ people, parts }) => {
     const slot = rows.person.map((name) => people.indexOf(name));
     const y = slot.map((at) => Number(at < seen.length));
-    return parts.map((fitted) =>
-      tested(x, y, where(n, (i) => fitted[slot[i]]), where(n, (i) => !fitted[slot[i]]), c)
-    );
+    return parts.map((fitted) => {
+      const own = cGrid.length > 1 ? chosenC(x, y, slot, fitted, seen.length, cGrid) : cGrid[0] ?? c;
+      return tested(x, y, where(n, (i) => fitted[slot[i]]), where(n, (i) => !fitted[slot[i]]), own);
+    });
   });
   return {
     ...meanRates(found[0].map(({ y, score }) => ratesOf(y, score))),

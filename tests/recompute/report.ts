@@ -170,7 +170,7 @@ async function calibrationRow(study: StudyFiles, cells: Cell[], arm: string, fea
     },
   );
   return {
-    ...{ arm, feature, methods: ["platt"], bins },
+    ...{ arm, feature, methods: [all[0].method], bins },
     ece: overSeeds(all.map(({ ece }) => ece)),
     brier: overSeeds(all.map(({ brier }) => brier)),
     abstained: overSeeds(all.map(({ abstained }) => abstained)),
