@@ -1,7 +1,7 @@
 /**
  * PNG decoding to 8-bit RGB: every colour type and depth, interlaced or not; alpha dropped, 16 bits cut to their upper 8.
  * Written here because the WebAssembly decoder at hand keeps a picture's worth of memory for each broken file; refuses
- * streams that end early and inflates no byte more than the picture needs.
+ * streams that end early and inflates little more than the picture needs.
  */
 import { ImageError } from "./image_error.ts";
 import { blankPicture, type Picture } from "./picture.ts";
@@ -15,8 +15,8 @@ const ADAM7 = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2,
   1,
   2,
 ]];
-/** Compressed bytes fed at once: inflating them at deflate's limit of 1 : 1032 gives 16 MB at most. */
-const SLICE = 16_384;
+/** Compressed bytes fed at once; deflate's limit is 1 : 1032, so after a piece that grew large they are fewer. */
+const SLICE = 16_384, SMALL_SLICE = 1024, LARGE = 1_000_000;
 
 interface Pass {
   x0: number;
@@ -36,48 +36,55 @@ export async function decodePng(header: PngHeader, name: string): Promise<Pictur
     const width = Math.ceil((header.width - x0) / dx), height = Math.ceil((header.height - y0) / dy);
     return { x0, y0, dx, dy, width, height, stride: Math.ceil((width * bits) / 8) };
   }).filter((pass) => pass.width > 0 && pass.height > 0);
-  const raw = await inflate(header.data, passes.reduce((n, p) => n + (p.stride + 1) * p.height, 0), name);
-  const out = blankPicture(header.width, header.height);
-  let at = 0;
-  for (const pass of passes) {
-    let previous = new Uint8Array(pass.stride);
-    for (let y = 0; y < pass.height; y++, at += pass.stride + 1) {
-      const row = raw.subarray(at + 1, at + 1 + pass.stride);
-      unfilter(raw[at], row, previous, Math.max(1, bits >> 3), name);
-      writeRow(out, header, pass, y, row);
-      previous = row;
+  const size = passes.reduce((n, p) => n + (p.stride + 1) * p.height, 0);
+  const out = blankPicture(header.width, header.height),
+    longest = Math.max(...passes.map((p) => p.stride)) + 1;
+  // Row by row: a whole picture of 16 bits would take up to eight bytes a pixel beside the result.
+  let row = new Uint8Array(longest), previous = new Uint8Array(longest), filled = 0, total = 0;
+  let at = 0, y = 0; // the pass, and the row in it
+  for await (const piece of inflate(header.data, name)) {
+    for (let from = 0; from < piece.length && at < passes.length;) {
+      const pass = passes[at], length = pass.stride + 1;
+      const part = piece.subarray(from, from + length - filled);
+      row.set(part, filled);
+      [from, filled, total] = [from + part.length, filled + part.length, total + part.length];
+      if (filled < length) break;
+      const samples = row.subarray(1, length);
+      unfilter(row[0], samples, previous.subarray(1, length), Math.max(1, bits >> 3), name);
+      writeRow(out, header, pass, y, samples);
+      [row, previous, filled] = [previous, row, 0];
+      if (++y < pass.height) continue;
+      [at, y] = [at + 1, 0];
+      previous.fill(0); // a pass's first row has none above it
     }
+    if (at === passes.length) return out;
   }
-  return out;
+  throw new ImageError("truncated", `the PNG holds ${total} of ${size} bytes`, name);
 }
 
-/** Exactly `size` bytes of the zlib stream in these pieces; the rest is never inflated. */
-async function inflate(pieces: Uint8Array[], size: number, name: string): Promise<Uint8Array<ArrayBuffer>> {
-  let piece = 0, offset = 0;
+/** The zlib stream in these pieces, inflated no further than it is asked for. @throws ImageError "malformed" */
+async function* inflate(pieces: Uint8Array[], name: string): AsyncGenerator<Uint8Array> {
+  let piece = 0, offset = 0, slice = SLICE;
   const source = new ReadableStream<Uint8Array<ArrayBuffer>>({
     pull(controller) {
       while (piece < pieces.length && offset >= pieces[piece].length) [piece, offset] = [piece + 1, 0];
       if (piece >= pieces.length) return controller.close();
-      controller.enqueue(pieces[piece].slice(offset, offset += SLICE));
+      controller.enqueue(pieces[piece].slice(offset, offset += slice));
     },
   }, { highWaterMark: 0 });
   const reader = source.pipeThrough(new DecompressionStream("deflate")).getReader();
-  const out = new Uint8Array(size);
-  let filled = 0;
   try {
-    while (filled < size) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      out.set(value.subarray(0, size - filled), filled);
-      filled += Math.min(value.length, size - filled);
+    for (;;) {
+      const { done, value } = await reader.read().catch(() => {
+        throw new ImageError("malformed", "the PNG's compressed data is broken", name);
+      });
+      if (done) return;
+      slice = value.length > LARGE ? SMALL_SLICE : SLICE;
+      yield value;
     }
-  } catch {
-    throw new ImageError("malformed", "the PNG's compressed data is broken", name);
   } finally {
     await reader.cancel().catch(() => {});
   }
-  if (filled < size) throw new ImageError("truncated", `the PNG holds ${filled} of ${size} bytes`, name);
-  return out;
 }
 
 /** Undoes a row's filter in place (PNG, 9.2); `unit` is the distance to the pixel on the left, in bytes. */
