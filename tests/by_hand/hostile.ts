@@ -64,7 +64,8 @@ async function each<T>(list: readonly T[], width: number, ask: (item: T) => Prom
   await Promise.all(Array.from({ length: width }, work));
 }
 
-function tell(what: string): void {
+async function tell(what: string): Promise<void> {
+  const { now, most } = await memory();
   const slowest = answers.reduce((a, b) => a.ms > b.ms ? a : b);
   const sorted = answers.map(({ ms }) => ms).sort((a, b) => a - b),
     p99 = sorted[Math.floor(sorted.length * 0.99)];
@@ -73,7 +74,7 @@ function tell(what: string): void {
     console.log(`${String(of.length).padStart(6)}  ${outcome}`);
   }
   const times = `p99 ${Math.round(p99)} ms, slowest ${Math.round(slowest.ms)} ms (${slowest.name})`;
-  console.log(`${times}; load ${loadavg().map((load) => load.toFixed(1)).join(" ")}\n`);
+  console.log(`${times}; ${now} MB now, ${most} at most; load ${loadavg()[0].toFixed(1)}\n`);
   answers.length = 0;
 }
 
@@ -82,16 +83,16 @@ try {
   const url = await started(), path = "/v1/probes/example/score", address = url + path;
   const before = await memory();
   await each(images, SIDE_BY_SIDE, ({ name, type, bytes: body }) => askOne(address, { name, type, body }));
-  tell("images");
+  await tell("images");
   await each(await hostileRequests(good), SIDE_BY_SIDE, (request) => askOne(address, request));
-  tell("wrong forms, encodings and types");
+  await tell("wrong forms, encodings and types");
   await each(hostileBytes(path, good), SIDE_BY_SIDE, (bytes) => askBytes(url, bytes));
-  tell("broken connections");
+  await tell("broken connections");
   const endless = each([...Array(10).keys()], 10, () => askEndlessly(address, 500, ENDLESS_MS));
   await each([...Array(40).keys()], 40, () => askSlowly(address, good, { pieces: 50, overMs: 5000 }));
-  tell("slow uploads at once, timed from their last byte");
+  await tell("slow uploads at once, timed from their last byte");
   await endless;
-  tell("uploads without an end");
+  await tell("uploads without an end");
   const after = await memory();
   console.log(`memory ${before.now} MB before, ${after.now} MB after, ${after.most} MB at most`);
   assert(after.most < 512, `the process had ${after.most} MB`);
