@@ -19,6 +19,7 @@ import { readStudy } from "../scripts/study_run.ts";
 import { writeReport } from "../scripts/study_report.ts";
 import { makeStudy, PRIMARY } from "./study_report_data.ts";
 import { compareReports } from "./recompute/compare.ts";
+import { chanceBits, comparePage } from "./recompute/page.ts";
 import { remakeReport } from "./recompute/report.ts";
 import { compareTables } from "./recompute/tables.ts";
 
@@ -49,6 +50,18 @@ Deno.test("every number of the report is what other code finds in what the cells
 Deno.test("every column of the tables is what other code finds", () => {
   const numbers = compareTables(tables, remade);
   assert.ok(numbers > 5000, `${numbers} numbers`);
+});
+
+Deno.test("every number in the page's tables is what other code finds", () => {
+  const numbers = comparePage(html, remade);
+  assert.ok(numbers > 1000, `${numbers} numbers`);
+  const [, chance] = /around ([\d.]+) bits is chance/.exec(html)!;
+  near(Number(chance), chanceBits(group.says[0].candidates), "bits of chance", 0.05);
+  const other = html.replace(
+    /(>0\.\d)(\d)(<br><span class="role ci">)/,
+    (_, a, b, c) => `${a}${(Number(b) + 5) % 10}${c}`,
+  );
+  assert.throws(() => comparePage(other, remade), /made again/);
 });
 
 Deno.test("other settings: a choice of C, two prompts, no primary, the published split; so many people that calibration is isotonic", async () => {

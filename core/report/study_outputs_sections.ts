@@ -153,6 +153,11 @@ ${
   }`;
 }
 
+/** Exposure of a rank drawn by lot, on average. */
+const chanceBits = (candidates: number): number =>
+  Array.from({ length: candidates }, (_, i) => Math.log2(candidates / (i + 1))).reduce((a, b) => a + b) /
+  candidates;
+
 export async function outputs({ says, arms }: Group): Promise<Section> {
   const vqa = arms.flatMap((arm) =>
     arm.vqa
@@ -192,7 +197,9 @@ export async function outputs({ says, arms }: Group): Promise<Section> {
 <figure>${chart}<figcaption>How far up the true name stands among ${
     String(says[0].candidates)
   } candidates, under the question and with or without the
-person shown, whichever sets seen and unseen most apart; around 1.4 bits is chance.</figcaption></figure>
+person shown, whichever sets seen and unseen most apart; around ${
+    fixed(chanceBits(says[0].candidates), 1)
+  } bits is chance.</figcaption></figure>
 <details><summary>Every question</summary>
 ${
     table(

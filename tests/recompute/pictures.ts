@@ -39,7 +39,7 @@ function neighbourhoods(x: number[][], perplexity: number): number[][] {
     };
     const entropy = (p: number[]) => -sum(p.map((value) => value > 0 ? value * Math.log(value) : 0));
     let low = 0, high = 1e6;
-    for (let k = 0; k < 200; k++) {
+    for (let k = 0; k < 60; k++) {
       const middle = (low + high) / 2;
       if (entropy(at(middle)) > Math.log(perplexity)) low = middle;
       else high = middle;
@@ -63,15 +63,14 @@ function isEmbedding(x: number[][], start: number[][], actual: unknown, path: st
   const y = actual as Pairs, p = neighbourhoods(x, Math.min(30, (x.length - 1) / 3)), own = divergence(p, y);
   const tiny = start.map(([a, b]): [number, number] => [a * 1e-4, b * 1e-4]);
   assert.ok(own < 0.7 * divergence(p, tiny), `${path}: divergence ${own}, from ${divergence(p, tiny)}`);
-  const better = range(y.length - 1).filter((i) => {
+  // Sixteen rows in the place of another: hardly any exchange may help.
+  const tried = range(16).map((k) => Math.floor(k * (y.length - 1) / 16));
+  const better = tried.filter((i) => {
     const swapped = [...y];
     [swapped[i], swapped[i + 1]] = [y[i + 1], y[i]];
     return divergence(p, swapped) < own;
   });
-  assert.ok(
-    better.length <= 0.1 * y.length,
-    `${path}: ${better.length} exchanges of neighbours make it better`,
-  );
+  assert.ok(better.length <= 2, `${path}: ${better.length} of 16 exchanges of rows make it better`);
 }
 
 interface Shown {
