@@ -95,6 +95,18 @@ function platformNames({ path, text }: SourceFile): string[] {
   return found;
 }
 
+/** What code that makes a report's numbers again may take from the code that made them: streams, names of arms and of files. */
+const SHARED = ["core/random.ts", "core/study/arms.ts", "core/study/evidence.ts"];
+
+/** Modules that it takes more from than a type. */
+function sharedCode(file: SourceFile): string[] {
+  const names = Array.from(
+    file.text.matchAll(/^import (?!type )[^;]*?from "([^"]+)";/gm),
+    ([, name]) => targetOf(file, name),
+  );
+  return names.filter((name) => /^(core|gpu|functions|scripts)\//.test(name) && !SHARED.includes(name));
+}
+
 const hasHeader = ({ path, text }: SourceFile) =>
   path.endsWith(".wgsl") ? text.startsWith("// ") : /^\/\*\*\n \* \S/.test(text);
 
@@ -128,6 +140,12 @@ Deno.test("files are short: none above 400 lines, the median near 100", () => {
   assert.deepEqual(lines.filter(({ lines }) => lines > MOST_LINES), []);
   const median = lines.map(({ lines }) => lines).sort((a, b) => a - b)[Math.floor(lines.length / 2)];
   assert(median >= 50 && median <= 150, `the median file has ${median} lines`);
+});
+
+Deno.test("what makes a report's numbers again shares no code with what made them", async () => {
+  const files = await filesOf(["tests/recompute"], /\.ts$/);
+  assert.deepEqual(findings(files, sharedCode), []);
+  assert(files.length > 10, "there is hardly any");
 });
 
 Deno.test("every file opens by saying what it is", async () => {
@@ -176,6 +194,8 @@ Deno.test("the rules notice what they are for", () => {
   assert.deepEqual(platformNames(line("gpu/a.ts", "// Deno.args\nDeno.exit(1)")), ["Deno.exit"]);
   assert.deepEqual(platformNames(line("core/a.ts", "let b: GPUBuffer; /* GPUDevice */")), ["GPUBuffer"]);
   assert(!hasHeader(line("core/a.ts", 'import "zod";')) && !hasHeader(line("gpu/a.wgsl", "struct A {}")));
+  const again = 'import type { A } from "../../core/a.ts";\nimport {\n  b,\n} from "../../core/probe/b.ts";';
+  assert.deepEqual(sharedCode(line("tests/recompute/a.ts", again)), ["core/probe/b.ts"]);
   const paths = ["work", "home"].map((name) => `/${name}/someone`);
   assert.deepEqual(
     machinePaths(line("a.md", `see ${paths[0]}, "${paths[1]}" and https://host${paths[0]}`)),
