@@ -73,7 +73,7 @@ export async function writeTune(at: Folder, arm: string, seed: number): Promise<
       loss: losses.reduce((sum, one) => sum + one.loss * one.tokens, 0) / tokens,
     };
   };
-  const metrics = Array.from({ length: isBase ? 0 : 130 }, (_, i) => ({
+  const metrics = Array.from({ length: isBase ? 0 : 170 }, (_, i) => ({
     ...{ step: i + 1, loss: 2 * Math.exp(-i / 40) + 0.1 * random.float() },
   }));
   const marks = Array.from(
@@ -120,15 +120,17 @@ export async function writeSays(
     Array.from({ length: 2 + random.int(3) }, () => Math.log(random.float()) + up);
   const weighings = conditions.flatMap((condition) =>
     scenes.flatMap((scene) =>
-      (condition.shown ? people.map((one) => [one]) : [people]).map((group): Weighing => ({
-        ...{ ...condition, scene },
-        truths: group.map(({ person, set }) => ({
+      (condition.shown ? people.map((one) => [one]) : [people]).map((group): Weighing => {
+        const truths = group.map(({ person, set }) => ({
           person,
           text: `${condition.field} of ${person}`,
           log_probs: tokens(set === "U1" && condition.shown ? lift : 0),
-        })),
-        alternatives: Array.from({ length: 7 }, () => 3 * Math.log(random.float())),
-      }))
+        }));
+        // One alternative is exactly as likely as a true text.
+        const [{ log_probs }] = truths, level = log_probs.reduce((sum, value) => sum + value, 0);
+        const drawn = Array.from({ length: 6 }, () => 3 * Math.log(random.float()));
+        return { ...condition, scene, truths, alternatives: [...drawn, level] };
+      })
     )
   );
   const said = conditions.flatMap((condition) =>
