@@ -14,36 +14,46 @@ export interface Compared {
   at: string;
 }
 
-/** @throws AssertionError naming the path */
+/** @param onDiffer told of every leaf that differs, instead of the first being thrown @throws AssertionError naming the path */
 export function compareReports(
   actual: unknown,
   remade: unknown,
+  onDiffer?: (path: string, message: string) => void,
 ): Compared {
   const found: Compared = { numbers: 0, worst: 0, at: "" };
+  const check = (path: string, test: () => void): void => {
+    try {
+      test();
+    } catch (error) {
+      if (!onDiffer || !(error instanceof assert.AssertionError)) throw error;
+      onDiffer(path, error.message);
+    }
+  };
+  const number = (a: number, b: unknown, path: string): void => {
+    assert.equal(typeof b, "number", `${path} is ${a}: nobody makes this number again (found ${b})`);
+    const off = Math.abs(a - (b as number)) / Math.max(1, Math.abs(a));
+    found.numbers++;
+    if (off > found.worst) [found.worst, found.at] = [off, path];
+    assert.ok(off <= TOLERANCE, `${path} is ${a}, made again ${b}`);
+  };
   const walk = (a: unknown, b: unknown, path: string): void => {
     if (typeof b === "function") {
-      b(a, path);
-      return;
-    }
-    if (typeof a === "number") {
-      assert.equal(typeof b, "number", `${path} is ${a}: nobody makes this number again (found ${b})`);
-      const off = Math.abs(a - (b as number)) / Math.max(1, Math.abs(a));
-      assert.ok(off <= TOLERANCE, `${path} is ${a}, made again ${b}`);
-      found.numbers++;
-      if (off > found.worst) [found.worst, found.at] = [off, path];
+      check(path, () => b(a, path));
+    } else if (typeof a === "number") {
+      check(path, () => number(a, b, path));
     } else if (Array.isArray(a)) {
+      const others = (b ?? []) as unknown[];
       if (b !== undefined && b !== null) {
-        assert.ok(Array.isArray(b), `${path} is a list, made again ${b}`);
-        assert.equal(a.length, b.length, `${path} has another length`);
+        check(path, () => assert.equal(a.length, others.length, `${path} has another length`));
       }
-      a.forEach((one, i) => walk(one, (b as unknown[] | undefined)?.[i], `${path}[${i}]`));
+      a.forEach((one, i) => walk(one, others[i], `${path}[${i}]`));
     } else if (a !== null && typeof a === "object") {
       const other = (b ?? {}) as Record<string, unknown>;
       const missing = Object.keys(other).filter((name) => other[name] !== undefined && !(name in a));
-      assert.deepEqual(missing, [], `${path} lacks what was made again`);
+      check(path, () => assert.deepEqual(missing, [], `${path} lacks what was made again`));
       for (const [name, one] of Object.entries(a)) walk(one, other[name], path ? `${path}.${name}` : name);
     } else if (b !== undefined || a === null) {
-      assert.deepEqual(a, b ?? null, path);
+      check(path, () => assert.deepEqual(a, b ?? null, path));
     }
   };
   walk(actual, remade, "");
