@@ -13,6 +13,7 @@ import type { StudyReport } from "../core/report/study_json.ts";
 import { type GradientNumbers, type SaysNumbers } from "../core/report/study_outputs.ts";
 import { csv } from "../core/report/study_tables.ts";
 import { planArm } from "../core/study/arms.ts";
+import type { ProbeResult } from "../core/study/results.ts";
 import { readShown } from "../core/study/shown.ts";
 import { cellFolder } from "../scripts/study_cell.ts";
 import { readStudy } from "../scripts/study_run.ts";
@@ -20,6 +21,9 @@ import { writeReport } from "../scripts/study_report.ts";
 import { makeStudy, PRIMARY } from "./study_report_data.ts";
 import { compareReports } from "./recompute/compare.ts";
 import { chanceBits, comparePage } from "./recompute/page.ts";
+import { activationsOf } from "./recompute/features.ts";
+import { soundRates } from "./recompute/probe.ts";
+import { readJsonOf, readStudyFiles } from "./recompute/read.ts";
 import { remakeReport } from "./recompute/report.ts";
 import { compareTables } from "./recompute/tables.ts";
 
@@ -45,6 +49,20 @@ Deno.test("every number of the report is what other code finds in what the cells
   assert.ok(numbers > 5000, `${numbers} numbers`);
   // Answers are checked word for word, so the study must have more than one.
   assert.deepEqual(group.claims.map(({ answer }) => answer), ANSWERS);
+});
+
+Deno.test("every null draw that a cell keeps is what other code draws", async () => {
+  const study = await readStudyFiles(folder);
+  for (const cell of study.cells.filter(({ kind, key }) => kind === "probe" && key.seed === SIZE.seeds[1])) {
+    const activations = await activationsOf(study, cell);
+    const { features } = await readJsonOf<ProbeResult>(study, cell, "probe.json");
+    for (const { feature, sound, plain } of features) {
+      for (const [{ auroc, null: draws }, center] of [[sound, true], [plain, false]] as const) {
+        const { all } = soundRates(activations.get(feature)!, study.config.probe, cell.key.seed, center);
+        nearAll([auroc, ...draws], all, `${cell.key.arm} ${feature}`);
+      }
+    }
+  }
 });
 
 Deno.test("every column of the tables is what other code finds", () => {
