@@ -25,7 +25,7 @@ export interface QueueOptions {
   waiting: number;
   /** Of all bodies under way together; one request alone always fits. */
   heldBytes?: number;
-  /** Whether the host is short of memory now. */
+  /** Whether the host is short of memory now: then requests are taken one by one. */
   full?: () => boolean;
 }
 
@@ -78,7 +78,8 @@ export function createQueue(options: QueueOptions): Queue {
 
   return {
     enter(bytes = 0) {
-      if (taken >= places || (taken > 0 && held + bytes > heldBytes) || full()) throw busy();
+      // One alone always fits: memory that the process keeps from a rush would shut the service for good.
+      if (taken >= places || (taken > 0 && (held + bytes > heldBytes || full()))) throw busy();
       taken++;
       held += bytes;
       let left = false;

@@ -52,7 +52,7 @@ const schema = z.object({
   maxBytes: count.default(LIMITS.bodyBytes).describe("largest image file taken"),
   maxPixels: count.default(LIMITS.pixels).describe("largest picture taken"),
   maxMemory: z.number().int().min(0).default(0).describe(
-    "MB of the process above which images are refused; 0 for any",
+    "MB of the process above which images are taken one by one; 0 for any",
   ),
 });
 type Settings = z.infer<typeof schema>;

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { decide, decideLayers } from "../core/probe/decide.ts";
 import type { StoredProbe } from "../core/probe/stored.ts";
 import { authenticate, createKey, keysInKv, keysOf } from "../functions/auth.ts";
+import type { Encoder } from "../functions/encoder.ts";
 import { openApiDocument } from "../functions/openapi.ts";
 import { PROBLEMS } from "../functions/problems.ts";
 import { createQueue } from "../functions/queue.ts";
@@ -98,10 +99,27 @@ Deno.test("too many bytes under way, or a host short of memory, is a busy servic
   enter(50).leave();
   full = true;
   assert.throws(() => enter(1), problem("busy"));
-  // No process fits into one byte.
-  const service = serveApp({ store: folderStore(stored), encoder: meansEncoder }, { memoryBytes: 1 });
-  await isProblem(await post(`${service.url}/v1/probes/tiny-test/score`, png), 503, "busy");
+  half[1].leave();
+  enter(1).leave(); // alone it fits, else a process that keeps its memory would be shut for good
+  // No process fits into one byte: one picture at a time is scored.
+  const started = Promise.withResolvers<void>(), go = Promise.withResolvers<void>();
+  const encoder: Encoder = {
+    async activations(...given) {
+      started.resolve();
+      await go.promise;
+      return await meansEncoder.activations(...given);
+    },
+  };
+  const service = serveApp({ store: folderStore(stored), encoder }, { memoryBytes: 1 });
+  const address = `${service.url}/v1/probes/tiny-test/score`, first = post(address, png);
+  await started.promise;
+  await isProblem(await post(address, png), 503, "busy");
   assert.equal((await fetch(`${service.url}/v1/probes`).then((r) => r.json())).probes.length, 1);
+  go.resolve();
+  for (const answer of [await first, await post(address, png)]) {
+    assert.equal(answer.status, 200);
+    await answer.body?.cancel();
+  }
   await service.stop();
 });
 
