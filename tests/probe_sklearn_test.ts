@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { InputError } from "../core/errors.ts";
 import { SafetensorsFile } from "../core/formats/safetensors.ts";
 import { lineSearch } from "../core/probe/line_search.ts";
+import { fitLogistic } from "../core/probe/logistic.ts";
 import { randomState } from "../core/probe/numpy_random.ts";
 import { fitLikeSklearn } from "../core/probe/sklearn_fit.ts";
 import { personPartitions, splitByImage, splitByScene } from "../core/probe/splits.ts";
@@ -71,7 +72,7 @@ Deno.test("a step along a line decreases enough and flattens enough, wherever th
   ];
   for (const [name, at] of lines) {
     for (const first of [1e-3, 1, 50]) {
-      const start = at(0), step = lineSearch(start, first, at), end = at(step);
+      const start = at(0), step = lineSearch(start, first, at)!, end = at(step);
       assert(
         end.value <= start.value + 1e-3 * step * start.slope,
         `${name} from ${first}: no decrease at ${step}`,
@@ -108,4 +109,20 @@ Deno.test("splits by scene and by person keep scenes and people on one side", ()
   }
   assert.notDeepEqual(partitions[0], partitions[2]);
   assert.throws(() => personPartitions(1, 8, 2, new Random(0)), InputError);
+});
+
+Deno.test("a fit that is asked for more than rounding allows ends at the optimum instead of failing", () => {
+  const n = 16, dim = 16, labels = Uint8Array.from({ length: n }, (_, i) => i < n / 2 ? 1 : 0);
+  // Worlds in which no step is found: two pictures of eight people each, who hardly differ.
+  for (const world of [230, 2431, 3607]) {
+    const random = new Random(world, "rounding");
+    const scenes = Float64Array.from({ length: 2 * dim }, () => 0.5 * random.normal());
+    const x = Float64Array.from(
+      { length: n * dim },
+      (_, k) => scenes[k % (2 * dim)] + 0.01 * random.normal(),
+    );
+    const ours = fitLikeSklearn(x, dim, labels, { tol: 1e-10 });
+    const { coef, intercept } = fitLogistic({ n, dim, data: x }, labels);
+    allclose(`world ${world}`, [...ours.coef, ours.intercept], [...coef, intercept], 1e-5);
+  }
 });

@@ -14,13 +14,13 @@ const DECREASE = 1e-3, CURVATURE = 0.9, WIDTH = 0.1, MOST_EVALUATIONS = 50, LARG
 
 /**
  * A step that meets the strong Wolfe conditions (sufficient decrease 1e-3, curvature 0.9), from a first guess.
- * `at` evaluates value and slope; its last call was at the returned step. @throws Error when 50 evaluations find none
+ * `at` evaluates value and slope; its last call was at the returned step. @returns undefined when 50 evaluations find none
  */
 export function lineSearch(
   start: Omit<Point, "step">,
   first: number,
   at: (step: number) => Omit<Point, "step">,
-): number {
+): number | undefined {
   if (!(start.slope < 0)) {
     throw new Error(`Cannot search a line whose slope is ${start.slope}: it does not descend`);
   }
@@ -57,7 +57,7 @@ export function lineSearch(
     step = Math.min(LARGEST_STEP, Math.max(0, step));
     if (bracketed && (step <= low || step >= high || high - low <= WIDTH * high)) step = best.step;
   }
-  throw new Error(`Cannot find a step along the line in ${MOST_EVALUATIONS} evaluations`);
+  return undefined;
 }
 
 /** The next trial step and the interval that holds a minimum, by cubic and secant steps (their section 4). */

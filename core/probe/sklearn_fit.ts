@@ -67,9 +67,17 @@ export function fitLikeSklearn(
       value = evaluate(w, g);
       return { value, slope: dot(g, direction) };
     };
-    const old = value;
+    const old = value, slope = dot(before, direction);
     const first = iterations === 0 ? 1 / Math.sqrt(dot(direction, direction)) : 1;
-    lineSearch({ value: old, slope: dot(before, direction) }, first, at);
+    if (!(slope < 0) || lineSearch({ value: old, slope }, first, at) === undefined) {
+      // Rounding hides where it goes down: once more without memory, else this is the end, as in L-BFGS-B.
+      w.set(from);
+      g.set(before);
+      value = old;
+      if (pairs.length === 0) break;
+      pairs.length = 0;
+      continue;
+    }
     iterations++;
     if (old - value <= LEAST_DECREASE * Math.max(Math.abs(old), Math.abs(value), 1)) break;
     const s = w.map((entry, j) => entry - from[j]), y = g.map((entry, j) => entry - before[j]);
