@@ -51,9 +51,9 @@ export function differenceInterval(a: Permuted, b: Permuted): [number, number] {
   const both = nullDeviation(a.nullDraws.map((value, i) => value - b.nullDraws[i]));
   const r = one * two > 0 ? (one ** 2 + two ** 2 - both ** 2) / (2 * one * two) : 0;
   const observed = a.observed - b.observed, mean = (a.observed + b.observed) / 2;
-  const inside = (t: number) => Math.min(1, Math.max(0, t));
+  const clip = (t: number) => Math.min(1, Math.max(0, t));
   const isLeft = (gap: number) => {
-    const x = varianceAt(inside(mean + gap / 2), one), y = varianceAt(inside(mean - gap / 2), two);
+    const x = varianceAt(clip(mean + gap / 2), one), y = varianceAt(clip(mean - gap / 2), two);
     const apart = Math.sqrt(x + y), together = apart > 0 ? r / (1 + Math.abs(gap) / apart / 2) : 0;
     // Of arms that agree in every draw the root may be less than 0 by rounding.
     return Math.abs(observed - gap) <= Z * Math.sqrt(Math.max(0, x + y - 2 * together * Math.sqrt(x * y)));
