@@ -11,7 +11,7 @@ import {
   type ProbeSample,
   probeSamples,
 } from "../core/demo/arms.ts";
-import { meanWithInterval } from "../core/demo/intervals.ts";
+import { meanWithInterval } from "../core/probe/student.ts";
 import { type ProbePlan, resultsOf, storeProbe } from "../core/demo/probes.ts";
 import { InputError, Interrupted } from "../core/errors.ts";
 import type { Folder } from "../core/formats/folder.ts";

@@ -3,7 +3,7 @@
  * summary is there is not run again; nothing is left out of the table.
  */
 import { z } from "zod";
-import { meanWithInterval } from "../core/demo/intervals.ts";
+import { meanWithInterval } from "../core/probe/student.ts";
 import { InputError } from "../core/errors.ts";
 import { readJson } from "../core/formats/folder.ts";
 import type { Summary } from "../core/report/summary.ts";

@@ -3,7 +3,7 @@
  */
 import assert from "node:assert/strict";
 import { ARMS, armSample, demoPeople, PROBE_PROMPT, probeSamples } from "../core/demo/arms.ts";
-import { meanWithInterval } from "../core/demo/intervals.ts";
+import { meanWithInterval } from "../core/probe/student.ts";
 import { probeArm, resultsOf } from "../core/demo/probes.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
 import { Random } from "../core/random.ts";
@@ -75,7 +75,7 @@ Deno.test("intervals are Student's: scipy.stats.t.interval(.95, n-1, mean, sem)"
   for (const [values, low, high] of cases) {
     const { ci95 } = meanWithInterval(values);
     assert(
-      Math.abs(ci95[0] - low) < 5e-4 * (high - low) && Math.abs(ci95[1] - high) < 5e-4 * (high - low),
+      Math.abs(ci95[0] - low) < 1e-7 * (high - low) && Math.abs(ci95[1] - high) < 1e-7 * (high - low),
       `${ci95}`,
     );
   }

@@ -16,6 +16,7 @@ import {
 import { type LogisticSolver, logisticSolver, narrowRows } from "./logistic.ts";
 import { accuracy } from "./metrics.ts";
 import { type Split, splitByImage } from "./splits.ts";
+import { studentT } from "./student.ts";
 
 export interface SelectivityOptions extends ProbeOptions {
   /** Control tasks: ways to call as many people seen as there are, by lot. */
@@ -99,16 +100,4 @@ export function controlLabels({ seen, rows }: People, n: number, random: Random)
   const labels = new Uint8Array(n), lot = random.shuffle([...seen]);
   rows.forEach((list, at) => list.forEach((row) => labels[row] = lot[at]));
   return labels;
-}
-
-/** 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond the table its expansion in 1 / df. */
-const STUDENT = [12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.306, 2.26216, 2.22814];
-
-/** The 97.5 % quantile of Student's t (Abramowitz & Stegun 26.7.5 beyond 10 degrees of freedom). */
-export function studentT(df: number): number {
-  if (df <= STUDENT.length) return STUDENT[df - 1];
-  const z = 1.959963984540054;
-  return z + (z ** 3 + z) / (4 * df) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * df ** 2) +
-    (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / (384 * df ** 3) +
-    (79 * z ** 9 + 776 * z ** 7 + 1482 * z ** 5 - 1920 * z ** 3 - 945 * z) / (92160 * df ** 4);
 }

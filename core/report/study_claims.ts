@@ -2,7 +2,7 @@
  * The published study's three claims, answered by the rules of docs/study.md, which were written before any result.
  * Where a rule cannot be applied the answer is "undecided" and says why; it is never made up from what is there.
  */
-import { meanWithInterval } from "../demo/intervals.ts";
+import { meanWithInterval } from "../probe/student.ts";
 import type { Interval } from "../study/results.ts";
 import type { FeatureNumbers } from "./study_numbers.ts";
 import { firstParameters, type GradientNumbers, type SaysNumbers } from "./study_outputs.ts";

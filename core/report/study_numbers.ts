@@ -2,7 +2,7 @@
  * From the cells of a study to the numbers of its report: every arm and feature seed by seed, differences, corrections, and
  * means over seeds. It measures nothing anew; results whose permutations differ are refused.
  */
-import { meanWithInterval } from "../demo/intervals.ts";
+import { meanWithInterval } from "../probe/student.ts";
 import { familywise, type Permuted } from "../probe/inference.ts";
 import { scoreInterval } from "../probe/interval.ts";
 import { armDifference, combineSeeds, corrected, permutedOf } from "../study/corrected.ts";

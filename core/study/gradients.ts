@@ -2,7 +2,7 @@
  * What a study says about gradients of matched mini-batches: cosines and norm ratios with intervals, differences paired
  * by mini-batch, the gradient-noise scale, alignment with a direction. Refuses sizes that leave fewer than two batches.
  */
-import { meanWithInterval } from "../demo/intervals.ts";
+import { meanWithInterval } from "../probe/student.ts";
 import { InputError } from "../errors.ts";
 import { Random } from "../random.ts";
 import { cosineOf, type InnerProducts, normRatio, sumProducts } from "./products.ts";

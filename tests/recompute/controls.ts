@@ -30,8 +30,7 @@ export function selectivityOf(rows: Rows, { c, faithful, controlTasks }: Probe, 
   const task = reached(rows.label);
   const controls = range(controlTasks).map((k) => reached(lotLabels(rows, random.split(k))));
   const control = mean(controls), value = task - control;
-  // The table of quantiles has six digits.
-  const t = Number(student(controlTasks - 1).toPrecision(6));
+  const t = student(controlTasks - 1);
   const half = t * deviation(controls) * Math.sqrt(1 + 1 / controlTasks);
   return { task, control, value, ci95: [value - half, value + half] };
 }

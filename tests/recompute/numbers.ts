@@ -59,9 +59,9 @@ export function normal(q: number): number {
 
 const Z = normal(0.975);
 
-/** 95 % interval of a mean. The report's table of Student's quantiles has three decimals, a part of its definition. */
+/** 95 % interval of a mean. */
 export function studentInterval(values: readonly number[]): [number, number] {
-  const t = Math.round(1000 * student(values.length - 1)) / 1000, middle = mean(values);
+  const t = student(values.length - 1), middle = mean(values);
   const half = t * deviation(values) / Math.sqrt(values.length);
   return [middle - half, middle + half];
 }
