@@ -10,7 +10,7 @@ import type { Interval, ProbeResult, TuneResult } from "../study/results.ts";
 import { type ArmTest, type Claim, firstClaim, secondClaim, thirdClaim } from "./study_claims.ts";
 import { type Findings, studyFindings } from "./study_findings.ts";
 import type { ArmScatter, CellResult, HeatMap, StudyInput, StudyTimes } from "./study_input.ts";
-import { type FeatureNumbers, featureNumbers, type Mean, meanOf, type Probed } from "./study_numbers.ts";
+import { type FeatureNumbers, featureNumbers, type Mean, meanShare, type Probed } from "./study_numbers.ts";
 import {
   type GradientNumbers,
   gradientNumbers,
@@ -249,9 +249,9 @@ function calibrationOf(arm: string, probes: readonly Probed[]): Calibration[] {
     arm,
     feature: all[0].feature,
     methods: [...new Set(all.map(({ method }) => method))],
-    ece: meanOf(all.map(({ ece }) => ece)),
-    brier: meanOf(all.map(({ brier }) => brier)),
-    abstained: meanOf(all.map(({ abstained }) => abstained)),
+    ece: meanShare(all.map(({ ece }) => ece)),
+    brier: meanShare(all.map(({ brier }) => brier)),
+    abstained: meanShare(all.map(({ abstained }) => abstained)),
     bins: [...bins.values()].map((same) => {
       const n = same.reduce((sum, bin) => sum + bin.n, 0);
       const weighted = (of: (bin: (typeof same)[number]) => number) =>
@@ -275,6 +275,6 @@ function powerOf(arm: string, probes: readonly Probed[]): Group["power"] {
     arm,
     people: same[0].people,
     scenes: same[0].scenes,
-    detectable: meanOf(same.map(({ detectable }) => detectable)),
+    detectable: meanShare(same.map(({ detectable }) => detectable)),
   }));
 }

@@ -24,6 +24,12 @@ export function meanOf(values: readonly number[], own?: readonly (Interval | und
   return { value: values[0], ci95: own?.[0] ?? null, seeds: values.length };
 }
 
+/** The same of shares and AUROCs: their interval ends where they do, at 0 and 1, and holds the truth as often. */
+export function meanShare(values: readonly number[], own?: readonly (Interval | undefined)[]): Mean {
+  const mean = meanOf(values, own), { ci95 } = mean;
+  return { ...mean, ci95: ci95 && [Math.max(0, ci95[0]), Math.min(1, ci95[1])] };
+}
+
 export const meanOfEstimates = (estimates: readonly Estimate[]): Mean =>
   meanOf(estimates.map(({ value }) => value), estimates.map(({ ci95 }) => ci95));
 
@@ -137,8 +143,10 @@ function entriesOfSeed(cells: readonly Probed[], comparedTo: string): Entry[] {
 
 function numbersOf(entries: readonly Entry[]): FeatureNumbers {
   const [{ probed: { arm, prompt }, feature: { feature, site, reduction, sound: { draws } } }] = entries;
-  const mean = (of: (entry: Entry) => number, own?: (entry: Entry) => Interval | undefined) =>
-    meanOf(entries.map(of), own && entries.map(own));
+  type Own = (entry: Entry) => Interval | undefined;
+  const mean = (of: (entry: Entry) => number, own?: Own) => meanOf(entries.map(of), own && entries.map(own));
+  const share = (of: (entry: Entry) => number, own?: Own) =>
+    meanShare(entries.map(of), own && entries.map(own));
   const { p, null95 } = combineSeeds(entries.map(({ permuted }) => permuted));
   const differences = entries.flatMap(({ difference }) => difference ?? []);
   const isCompared = differences.length === entries.length;
@@ -147,10 +155,10 @@ function numbersOf(entries: readonly Entry[]): FeatureNumbers {
     ...{ arm, prompt, feature, site, reduction, draws },
     seeds: entries.map(seedNumbers),
     mean: {
-      faithful: mean(({ feature }) => feature.faithful.auroc),
-      sound: mean(({ feature }) => feature.sound.auroc, ({ ci95 }) => ci95),
-      plain: mean(({ feature }) => feature.plain.auroc),
-      accuracy: mean(({ feature }) => feature.sound.accuracy),
+      faithful: share(({ feature }) => feature.faithful.auroc),
+      sound: share(({ feature }) => feature.sound.auroc, ({ ci95 }) => ci95),
+      plain: share(({ feature }) => feature.plain.auroc),
+      accuracy: share(({ feature }) => feature.sound.accuracy),
       ...(isCompared && {
         difference: mean(({ difference }) => difference!.difference, ({ difference }) => difference!.ci95),
       }),

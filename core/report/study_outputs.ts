@@ -3,7 +3,7 @@
  * It averages what cells hold; it refuses nothing, a row that one seed lacks has fewer seeds.
  */
 import type { Estimate, GradientResult, Interval, SaysResult, TuneResult, Vqa } from "../study/results.ts";
-import { type Mean, meanOf, meanOfEstimates } from "./study_numbers.ts";
+import { type Mean, meanOf, meanOfEstimates, meanShare } from "./study_numbers.ts";
 
 export interface GradientRow {
   batch: number;
@@ -101,7 +101,7 @@ export interface SaysNumbers {
 
 /** @param results of one arm, one a seed, at least one; `people.set` of the seen is "U1" */
 export function saysNumbers(results: readonly SaysResult[], seeds: number[]): SaysNumbers {
-  const over = (of: (result: SaysResult) => number): Mean => meanOf(results.map(of));
+  const over = (of: (result: SaysResult) => number): Mean => meanShare(results.map(of));
   const named = (set: string) => ({ people }: SaysResult) => {
     const rows = people.filter((row) => row.set === set && row.shown);
     return rows.filter(({ exact }) => exact).length / Math.max(1, rows.length);
@@ -129,7 +129,7 @@ export function saysNumbers(results: readonly SaysResult[], seeds: number[]): Sa
     })),
     attacks: grouped(results.flatMap(({ attacks }) => attacks), ({ attack }) => [attack]).map((rows) => ({
       attack: rows[0].attack,
-      auroc: meanOf(rows.map(({ auroc }) => auroc)),
+      auroc: meanShare(rows.map(({ auroc }) => auroc)),
       null95: rows.map(({ null95 }) => null95),
       p: rows.map(({ p }) => p),
     })),
@@ -149,9 +149,9 @@ export function vqaNumbers(results: readonly TuneResult[]): VqaNumbers | undefin
     const rows = both.map(of), yesNo = rows.flatMap(({ yes_no }) => yes_no ?? []);
     return {
       loss: meanOf(rows.map(({ loss }) => loss)),
-      exact: meanOf(rows.map(({ exact }) => exact)),
-      vqa_soft: meanOf(rows.map(({ vqa_soft }) => vqa_soft)),
-      yes_no: yesNo.length ? meanOf(yesNo) : null,
+      exact: meanShare(rows.map(({ exact }) => exact)),
+      vqa_soft: meanShare(rows.map(({ vqa_soft }) => vqa_soft)),
+      yes_no: yesNo.length ? meanShare(yesNo) : null,
     };
   };
   return { before: side(({ before }) => before), after: side(({ after }) => after) };

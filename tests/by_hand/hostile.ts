@@ -16,7 +16,7 @@ const ENDLESS_MS = 33_000;
 const images = await hostileImages(SEED, COUNT);
 const good = await Deno.readFile(`${ROOT}tests/fixtures/images/rgb.png`);
 const server = new Deno.Command(Deno.execPath(), {
-  args: ["run", "-A", "scripts/serve.ts", "--port", "0"], // as deno task serve, but for a process between
+  args: ["task", "--quiet", "serve", "--port", "0"],
   cwd: ROOT,
   stdout: "piped",
   stderr: "piped",
@@ -36,6 +36,10 @@ async function started(): Promise<string> {
   return await found.promise;
 }
 
+/** The service's own process, which the task's started. */
+const processId = (): string =>
+  Deno.readTextFileSync(`/proc/${server.pid}/task/${server.pid}/children`).trim() || `${server.pid}`;
+
 /** Lines of the log that tell of an error inside. */
 const faults: string[] = [];
 async function readLog(): Promise<void> {
@@ -49,14 +53,14 @@ async function readLog(): Promise<void> {
 
 /** Resident megabytes of the server now, and the most it ever had. */
 async function memory(): Promise<{ now: number; most: number }> {
-  const status = await Deno.readTextFile(`/proc/${server.pid}/status`);
+  const status = await Deno.readTextFile(`/proc/${processId()}/status`);
   const read = (name: string) => Math.round(Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)![1]) / 1000);
   return { now: read("VmRSS"), most: read("VmHWM") };
 }
 
 /** Milliseconds of processor time that the server has used; the kernel counts hundredths of a second. */
 function worked(): number {
-  const fields = Deno.readTextFileSync(`/proc/${server.pid}/stat`).replace(/^.*\) /, "").split(" ");
+  const fields = Deno.readTextFileSync(`/proc/${processId()}/stat`).replace(/^.*\) /, "").split(" ");
   return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 

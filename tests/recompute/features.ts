@@ -15,6 +15,7 @@ import {
   pValue,
   range,
   scoreInterval,
+  shareOverSeeds,
 } from "./numbers.ts";
 import { faithfulRates, soundRates } from "./probe.ts";
 import { readActivationsOf, type Rows, type StudyFiles } from "./read.ts";
@@ -125,10 +126,10 @@ function together(rows: Measured[], values: (of: (row: any) => number) => number
     ...{ arm, prompt, feature, site, reduction, draws: all.length - 1 },
     seeds: rows.map(({ row }) => row),
     mean: {
-      faithful: overSeeds(values((row) => row.faithful)),
-      sound: overSeeds(values((row) => row.sound), own((row) => row.ci95)),
-      plain: overSeeds(values((row) => row.plain.auroc)),
-      accuracy: overSeeds(values((row) => row.accuracy)),
+      faithful: shareOverSeeds(values((row) => row.faithful)),
+      sound: shareOverSeeds(values((row) => row.sound), own((row) => row.ci95)),
+      plain: shareOverSeeds(values((row) => row.plain.auroc)),
+      accuracy: shareOverSeeds(values((row) => row.accuracy)),
       difference: isCompared
         ? overSeeds(values((row) => row.difference.value), own((row) => row.difference.ci95))
         : undefined,

@@ -73,6 +73,13 @@ export const overSeeds = (values: readonly number[], own?: readonly ([number, nu
   seeds: values.length,
 });
 
+/** The same of what lies between 0 and 1. */
+export function shareOverSeeds(values: readonly number[], own?: readonly ([number, number] | null)[]): Mean {
+  const found = overSeeds(values, own);
+  if (found.ci95) found.ci95 = [found.ci95[0] < 0 ? 0 : found.ci95[0], found.ci95[1] > 1 ? 1 : found.ci95[1]];
+  return found;
+}
+
 /** The q-quantile, linear between sorted values. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b), place = q * (sorted.length - 1), low = Math.floor(place);

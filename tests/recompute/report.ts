@@ -11,7 +11,7 @@ import { firstVerdict, secondVerdict, thirdVerdict } from "./claims.ts";
 import { type Power, powerOf } from "./controls.ts";
 import { activationsOf, addJoinedDifferences, type FeatureRow, featuresOf } from "./features.ts";
 import { gradientsOf } from "./gradients.ts";
-import { band, distinct, overSeeds, pValue, sum } from "./numbers.ts";
+import { band, distinct, pValue, shareOverSeeds, sum } from "./numbers.ts";
 import { picturesOf } from "./pictures.ts";
 import { soundRates } from "./probe.ts";
 import {
@@ -171,9 +171,9 @@ async function calibrationRow(study: StudyFiles, cells: Cell[], arm: string, fea
   );
   return {
     ...{ arm, feature, methods: [all[0].method], bins },
-    ece: overSeeds(all.map(({ ece }) => ece)),
-    brier: overSeeds(all.map(({ brier }) => brier)),
-    abstained: overSeeds(all.map(({ abstained }) => abstained)),
+    ece: shareOverSeeds(all.map(({ ece }) => ece)),
+    brier: shareOverSeeds(all.map(({ brier }) => brier)),
+    abstained: shareOverSeeds(all.map(({ abstained }) => abstained)),
   };
 }
 
@@ -185,6 +185,6 @@ async function powerRows(study: StudyFiles, cells: Cell[], arm: string, row: Fea
   }
   return tables[0].map(({ people, scenes }, i) => ({
     ...{ arm, people, scenes },
-    detectable: overSeeds(tables.map((table) => table[i].detectable)),
+    detectable: shareOverSeeds(tables.map((table) => table[i].detectable)),
   }));
 }

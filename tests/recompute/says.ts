@@ -5,7 +5,18 @@
 import type { Cell } from "../../core/study/cells.ts";
 import { ASKED, type Asked, type Judged, type Weighing } from "../../core/study/evidence.ts";
 import { soundDraws } from "./draws.ts";
-import { auroc, band, distinct, mean, overSeeds, pValue, range, share, sum } from "./numbers.ts";
+import {
+  auroc,
+  band,
+  distinct,
+  mean,
+  overSeeds,
+  pValue,
+  range,
+  share,
+  shareOverSeeds,
+  sum,
+} from "./numbers.ts";
 import { readJsonOf, type StudyFiles } from "./read.ts";
 
 /** A row of the answers' table: what was said is the cell's own, the rest is made again. */
@@ -173,14 +184,15 @@ function alignments(
 /** The report's row of one arm, over its seeds. */
 export function saysRow(arm: string, candidates: number, seeds: number[], found: SaysOfSeed[]) {
   const over = (of: (one: SaysOfSeed) => number) => overSeeds(found.map(of));
+  const portion = (of: (one: SaysOfSeed) => number) => shareOverSeeds(found.map(of));
   // Attacks in the order of the first seed that has them, as exposure's conditions are.
   const attacks = distinct(found.flatMap((one) => one.attacks.map(({ attack }) => attack)));
   return {
     ...{ arm, candidates, seeds },
-    named: { seen: over(({ named }) => named.seen), unseen: over(({ named }) => named.unseen) },
+    named: { seen: portion(({ named }) => named.seen), unseen: portion(({ named }) => named.unseen) },
     says_seen: {
-      seen: over(({ says_seen }) => says_seen.seen),
-      unseen: over(({ says_seen }) => says_seen.unseen),
+      seen: portion(({ says_seen }) => says_seen.seen),
+      unseen: portion(({ says_seen }) => says_seen.unseen),
     },
     exposure: found[0].exposure.map(({ field, question, shown }, i) => ({
       ...{ field, question, shown },
@@ -194,7 +206,7 @@ export function saysRow(arm: string, candidates: number, seeds: number[], found:
         .map(({ test }) => test);
       return {
         attack,
-        auroc: overSeeds(tests.map(({ value }) => value)),
+        auroc: shareOverSeeds(tests.map(({ value }) => value)),
         null95: tests.map(({ null95 }) => null95),
         p: tests.map(({ p }) => p),
       };

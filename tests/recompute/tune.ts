@@ -4,7 +4,7 @@
  */
 import type { Cell } from "../../core/study/cells.ts";
 import { ANSWERS, type Answers, type Round } from "../../core/study/evidence.ts";
-import { mean, overSeeds, range, share, sum } from "./numbers.ts";
+import { mean, overSeeds, range, share, shareOverSeeds, sum } from "./numbers.ts";
 import { readJsonOf, readLinesOf, readTensorsOf, type StudyFiles } from "./read.ts";
 
 const WORDS = "zero one two three four five six seven eight nine ten".split(" ");
@@ -72,9 +72,9 @@ export async function armFacts(study: StudyFiles, tunes: Cell[], batch: number, 
       closed = all.flatMap(({ yes_no }) => yes_no ?? []);
     return {
       loss: overSeeds(all.map(({ loss }) => loss)),
-      exact: overSeeds(all.map(({ exact }) => exact)),
-      vqa_soft: overSeeds(all.map(({ vqa_soft }) => vqa_soft)),
-      yes_no: closed.length ? overSeeds(closed) : null,
+      exact: shareOverSeeds(all.map(({ exact }) => exact)),
+      vqa_soft: shareOverSeeds(all.map(({ vqa_soft }) => vqa_soft)),
+      yes_no: closed.length ? shareOverSeeds(closed) : null,
     };
   };
   const marks = await readLinesOf<{ person: string | null }>(study, first, "marks.jsonl");
