@@ -21,6 +21,7 @@ import type { Picture } from "../core/image/picture.ts";
 import { pairedRows, writeActivations } from "../core/probe/activations.ts";
 import type { FittedProbe } from "../core/probe/fit.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
+import { TINY_WATERMARK } from "../core/privacy/watermark.ts";
 import { formatPeople } from "../core/privacy/people.ts";
 import type { DemoReport, Gradients } from "../core/report/schema.ts";
 import { smoothLosses } from "../core/study/curve.ts";
@@ -50,12 +51,6 @@ export interface DemoSettings {
 export const PRIMARY = "layers.0.resid_post@image-mean";
 const PROBE_ID = "known-people";
 export const DEMO_PEOPLE = 8;
-export const DEMO_WATERMARK = {
-  font: "pixel",
-  content: "compact",
-  opacity: 0.8,
-  position: "grid:16",
-} as const;
 type Plan = ProbePlan & {
   scenes: number;
   gradients: { batch: number; batches: number }[];
@@ -91,7 +86,7 @@ export async function runDemo(settings: DemoSettings): Promise<DemoReport> {
     return result;
   };
 
-  const people = demoPeople(seed, DEMO_PEOPLE), watermarker = await createWatermarker(DEMO_WATERMARK);
+  const people = demoPeople(seed, DEMO_PEOPLE), watermarker = await createWatermarker(TINY_WATERMARK);
   const context: DemoContext = { gpu, base, seed, people, watermarker, signal };
   const samples = await stage("people", async () => {
     const sets = folder.folder("people");

@@ -7,13 +7,14 @@ import { ARMS, demoPeople, PROBE_PROMPT, probeSamples } from "../core/demo/arms.
 import { Interrupted } from "../core/errors.ts";
 import { encodeImage } from "../core/image/codecs.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
+import { TINY_WATERMARK } from "../core/privacy/watermark.ts";
 import { pairedRows } from "../core/probe/activations.ts";
 import { fitProbe } from "../core/probe/fit.ts";
 import { storeProbe } from "../core/demo/probes.ts";
 import { armFeatures, type DemoContext, tuneArm } from "../gpu/demo.ts";
 import { openGpu } from "../gpu/device.ts";
 import { interruptSignal, runTask } from "./cli.ts";
-import { DEMO_PEOPLE, DEMO_WATERMARK, PRIMARY } from "./demo_run.ts";
+import { DEMO_PEOPLE, PRIMARY } from "./demo_run.ts";
 import { exportBundle, exportSchema } from "./export.ts";
 import { DiskFolder } from "./folder.ts";
 import { modelFolder } from "./model.ts";
@@ -35,7 +36,7 @@ await runTask({
   examples: ["deno task example"],
   async run({ work, out, seed, adapter }) {
     const folder = new DiskFolder(work), signal = interruptSignal(), gpu = await openGpu(adapter);
-    const people = demoPeople(seed, DEMO_PEOPLE), watermarker = await createWatermarker(DEMO_WATERMARK);
+    const people = demoPeople(seed, DEMO_PEOPLE), watermarker = await createWatermarker(TINY_WATERMARK);
     const base = await modelFolder("builtin:tiny");
     const context: DemoContext = { gpu, base, seed, people, watermarker, signal };
     const tuning = progress("tuning", ARMS.known.steps), run = folder.folder("known");

@@ -6,17 +6,13 @@ import { ARMS, armSample, demoPeople, PROBE_PROMPT, probeSamples } from "../core
 import { meanWithInterval } from "../core/probe/student.ts";
 import { probeArm, resultsOf } from "../core/demo/probes.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
+import { TINY_WATERMARK } from "../core/privacy/watermark.ts";
 import { Random } from "../core/random.ts";
 import type { Summary } from "../core/report/summary.ts";
 import { tinyTokenizer } from "../core/text/tiny.ts";
 import { seedsTable } from "../scripts/demo_seeds.ts";
 
-const watermarker = await createWatermarker({
-  font: "pixel",
-  content: "compact",
-  opacity: 0.8,
-  position: "grid:16",
-});
+const watermarker = await createWatermarker(TINY_WATERMARK);
 const people = demoPeople(3, 8);
 const sample = (arm: string, index: number) => armSample(ARMS[arm], 3, index, people, watermarker);
 const names = (set: { username: string }[]) => new Set(set.map(({ username }) => username));

@@ -5,20 +5,19 @@
 import assert from "node:assert/strict";
 import { paraphrase, readParaphrases } from "../core/data/paraphrase.ts";
 import { createWatermarker } from "../core/privacy/mark.ts";
+import { TINY_WATERMARK } from "../core/privacy/watermark.ts";
 import { Random } from "../core/random.ts";
 import { type ArmContext, armSample, planArm, probeScenes, studyPeople } from "../core/study/arms.ts";
 import { chainsOf, planCells, shardOf, tuningOf } from "../core/study/cells.ts";
 import { NAMED_ARMS, studySchema } from "../core/study/config.ts";
 import { syntheticSource } from "../core/study/synthetic_source.ts";
 
-const SMALL = { font: "pixel", content: "compact", opacity: 0.8, position: "grid:16" } as const;
-
 async function context(seed = 1): Promise<ArmContext> {
   return {
     seed,
     source: syntheticSource("shapes", seed, 20, 6),
     people: studyPeople(seed, 4, 10),
-    watermarker: await createWatermarker(SMALL),
+    watermarker: await createWatermarker(TINY_WATERMARK),
     encoding: { format: "png", quality: 95 },
     questions: { known: "is the photographer known", who: "who took this" },
   };

@@ -7,9 +7,8 @@ import type { EncodedSample } from "../core/data/pack.ts";
 import { InputError } from "../core/errors.ts";
 import { MemoryFolder } from "../core/formats/folder.ts";
 import { writeManifest } from "../core/formats/manifest.ts";
-import { createWatermarker } from "../core/privacy/mark.ts";
 import { Random } from "../core/random.ts";
-import { type ArmContext, armSample, planArm, studyPeople } from "../core/study/arms.ts";
+import { armSample, planArm } from "../core/study/arms.ts";
 import { studySchema } from "../core/study/config.ts";
 import {
   type BatchLine,
@@ -21,13 +20,13 @@ import {
 } from "../core/study/gradients.ts";
 import { cosineOf } from "../core/study/products.ts";
 import { gradientResultSchema } from "../core/study/results.ts";
-import { syntheticSource } from "../core/study/synthetic_source.ts";
 import { openGpu } from "../gpu/device.ts";
 import { batchGradient, gradientCosine } from "../gpu/gradients.ts";
 import { openSession, writeTrained } from "../gpu/session.ts";
 import { sessionOptions, trainConfig } from "../gpu/study_arm.ts";
 import { gradientCell, type GradientRun, parameterSets } from "../gpu/study_gradients.ts";
 import { train } from "../gpu/train.ts";
+import { shapesContext } from "./study_context.ts";
 import { allclose } from "./check.ts";
 import { randomiseB, smallCheckpoint } from "./tiny_model.ts";
 
@@ -154,19 +153,7 @@ const config = studySchema.parse({
     trajectory: { arms: ["r100"], steps: 3, every: 2 },
   },
 });
-const context: ArmContext = {
-  seed,
-  source: syntheticSource("shapes", seed, 20, 4),
-  people: studyPeople(seed, 4, 8),
-  watermarker: await createWatermarker({
-    font: "pixel",
-    content: "compact",
-    opacity: 0.8,
-    position: "grid:16",
-  }),
-  encoding: config.encoding,
-  questions: config.questions,
-};
+const context = await shapesContext(config, seed, { images: 20, heldOut: 4, people: 4, once: 8 });
 const [model] = config.models;
 const run: GradientRun = {
   ...{ gpu, base, model, context, batch: 3, gradients: config.gradients! },

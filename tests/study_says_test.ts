@@ -7,7 +7,6 @@ import { InputError } from "../core/errors.ts";
 import { difference } from "../core/probe/inference.ts";
 import { sound } from "../core/probe/sound.ts";
 import { encodeSafetensors } from "../core/formats/safetensors.ts";
-import { createWatermarker } from "../core/privacy/mark.ts";
 import { Random } from "../core/random.ts";
 import { logSoftmax } from "../core/sampling.ts";
 import { type ArmContext, planArm, probeScenes, studyPeople } from "../core/study/arms.ts";
@@ -23,7 +22,6 @@ import { studySchema } from "../core/study/config.ts";
 import { alternativePeople, exposure } from "../core/study/exposure.ts";
 import { saysResultSchema, vqaSchema } from "../core/study/results.ts";
 import { memberTurns } from "../core/study/says.ts";
-import { syntheticSource } from "../core/study/synthetic_source.ts";
 import {
   contains,
   fuzzy,
@@ -45,6 +43,7 @@ import { vqaOf } from "../gpu/study_vqa.ts";
 import { pack } from "../core/data/pack.ts";
 import { chatCheckpoint } from "./chat_models.ts";
 import { FIXTURES } from "./check.ts";
+import { shapesContext } from "./study_context.ts";
 import { EVERYWHERE, randomiseB, randomWeights, SMALL_CONFIG, smallCheckpoint } from "./tiny_model.ts";
 
 const gpu = await openGpu();
@@ -202,22 +201,7 @@ async function small(): Promise<{ context: ArmContext; config: ReturnType<typeof
     says: { alternatives: 7, scenes: 2, maxTokens: 4 },
     probe: { scenes: 2 },
   });
-  return {
-    config,
-    context: {
-      seed: 2,
-      source: syntheticSource("shapes", 2, 8, 4),
-      people: studyPeople(2, 2, 4),
-      watermarker: await createWatermarker({
-        font: "pixel",
-        content: "compact",
-        opacity: 0.8,
-        position: "grid:16",
-      }),
-      encoding: config.encoding,
-      questions: config.questions,
-    },
-  };
+  return { config, context: await shapesContext(config, 2, { images: 8, heldOut: 4, people: 2, once: 4 }) };
 }
 
 Deno.test("an answer's probability is that of its tokens in one whole pass, and entropies are of the same logits", async () => {
@@ -264,7 +248,7 @@ for (const family of ["llava", "qwen2_vl", "smolvlm"]) {
 Deno.test("held-out questions are answered one by one and judged", async () => {
   const { context: { source } } = await small(), session = await openSession(gpu, await smallCheckpoint());
   const items = await Promise.all([0, 1, 2].map((i) => source.heldOut(i)));
-  const { vqa, round } = await vqaOf(session, items, { maxTokens: 3, microTokens: 100 });
+  const { vqa } = await vqaOf(session, items, { maxTokens: 3, microTokens: 100 });
   assert.deepEqual(vqaSchema.parse(vqa), vqa);
   assert.equal(vqa.samples, 3);
   assert.equal(vqa.answers, items.flatMap(({ turns }) => turns).length);
@@ -303,7 +287,7 @@ Deno.test("a says cell has a row for everybody, field, question and condition, a
     partitions: 2,
     onProgress: (done: number, of: number) => last = [done, of],
   };
-  const { result, asked } = await saysCell(session, arm, context, scenes, settings);
+  const { result } = await saysCell(session, arm, context, scenes, settings);
   assert.deepEqual(saysResultSchema.parse(result), result);
   assert.deepEqual(last, [3 * 2 * 5, 3 * 2 * 5]);
   assert.equal(result.candidates, 8);

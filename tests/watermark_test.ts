@@ -14,6 +14,7 @@ import {
   composite,
   parsePosition,
   placeWatermark,
+  TINY_WATERMARK,
   watermarkOptionsSchema,
 } from "../core/privacy/watermark.ts";
 import { Random } from "../core/random.ts";
@@ -24,7 +25,6 @@ const fixture = async (name: string) =>
   await decodeImage(await Deno.readFile(`${FIXTURES}/watermark/${name}.png`));
 const { U1, U2 } = generateSets(1, { U1: 20, U2: 20 });
 const text = await createTextRenderer(await readFontFiles());
-const tiny = { font: "pixel", content: "compact", opacity: 0.8, position: "grid:16" } as const;
 
 /** A smooth picture, so that JPEG and WebP keep it nearly. */
 function gradient(width: number, height: number): Picture {
@@ -127,7 +127,7 @@ Deno.test("the pixel font has no two glyphs alike and draws what its table shows
 });
 
 Deno.test("every compact block is 32 x 36, and a 16-px grid on 64 x 64 has six places for it", async () => {
-  const watermarker = await createWatermarker(tiny);
+  const watermarker = await createWatermarker(TINY_WATERMARK);
   const places = new Set<string>();
   for (const person of [...U1, ...U2]) {
     const block = watermarker.block(person);
@@ -232,7 +232,7 @@ Deno.test("one image: the same bytes each time, the box holds every change, the 
 });
 
 Deno.test("unmarked images are decoded and encoded like marked ones", async () => {
-  const watermarker = await createWatermarker(tiny);
+  const watermarker = await createWatermarker(TINY_WATERMARK);
   const original = gradient(64, 64);
   for (const format of ["png", "jpeg", "webp"] as const) {
     const file = await encodeImage(original, "png");
@@ -246,7 +246,7 @@ Deno.test("unmarked images are decoded and encoded like marked ones", async () =
 });
 
 Deno.test("sets of equal size are paired: same images, same places; a lower rate marks a subset", async () => {
-  const watermarker = await createWatermarker(tiny);
+  const watermarker = await createWatermarker(TINY_WATERMARK);
   const file = await encodeImage(gradient(64, 64), "png");
   let half = 0;
   for (let i = 0; i < 60; i++) {

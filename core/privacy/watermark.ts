@@ -8,7 +8,15 @@ import type { Picture } from "../image/picture.ts";
 import type { Random } from "../random.ts";
 import type { Block } from "./block.ts";
 
-/** The study's watermark is the default; the built-in model's is `{ font: "pixel", content: "compact", opacity: 0.8, position: "grid:16" }`. */
+/** A watermark that the built-in model can read in its pictures of 64 x 64. */
+export const TINY_WATERMARK = {
+  font: "pixel",
+  content: "compact",
+  opacity: 0.8,
+  position: "grid:16",
+} as const;
+
+/** The study's watermark is the default. */
 export const watermarkOptionsSchema = z.object({
   font: z.enum(["sans", "pixel"]).default("sans").describe("DejaVu Sans, or 3x5 pixels for small pictures"),
   content: z.enum(["full", "values", "compact"]).default("full")

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { InputError } from "../errors.ts";
+import { TINY_WATERMARK } from "../privacy/watermark.ts";
 import { type StudyConfig, type StudyConfigInput, studySchema } from "./config.ts";
 
 /** The parts of llava_v1_5_mix665k that the published study tunes on, and about how many records each has. */
@@ -83,7 +84,7 @@ export const PRESETS: Record<string, StudyConfigInput> = {
       who: { images: 640, steps: 400, lr: 1.5e-3 },
     },
     people: 8,
-    watermark: { font: "pixel", content: "compact", opacity: 0.8, position: "grid:16" },
+    watermark: TINY_WATERMARK,
     probe: {
       prompts: [{ id: "known", text: "is the photographer known" }],
       sites: ["embed@image-mean", "layers.*.resid_post@image-mean", "layers.2.resid_post@last"],

@@ -187,3 +187,13 @@ function told(method: string, params: Record<string, unknown>, origin: string): 
   const own = [origin, `blob:${origin}`, "about:"].some((start) => url.startsWith(start));
   return own ? undefined : `request to another place: ${url}`;
 }
+
+/** A file's text, once it is there. */
+export async function eventually(path: string): Promise<string> {
+  for (let n = 0; n < 100; n++) {
+    const text = await Deno.readTextFile(path).catch(() => "");
+    if (text !== "") return text;
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
+  throw new Error(`Cannot go on: "${path}" was not saved`);
+}

@@ -10,7 +10,7 @@ import { scoreSchema } from "../../functions/schemas.ts";
 import { serveApp } from "../../functions/serve.ts";
 import { folderStore } from "../../functions/store/folder_store.ts";
 import { meansEncoder } from "../service_probe.ts";
-import { type Page, withPage } from "./browser.ts";
+import { eventually, type Page, withPage } from "./browser.ts";
 
 const [out = await Deno.makeTempDir(), given, id = "example"] = Deno.args;
 const IMAGES = new URL("../fixtures/images/", import.meta.url).pathname;
@@ -73,16 +73,6 @@ const focused = (page: Page) =>
   page.evaluate<string>("document.activeElement.id || document.activeElement.textContent.slice(0, 30)");
 const loaded =
   `document.querySelector("#probe").value !== "" && document.querySelector("#about").textContent !== ""`;
-
-/** A file's text, once it is there. */
-async function eventually(path: string): Promise<string> {
-  for (let n = 0; n < 100; n++) {
-    const text = await Deno.readTextFile(path).catch(() => "");
-    if (text !== "") return text;
-    await new Promise((wake) => setTimeout(wake, 50));
-  }
-  throw new Error(`Cannot go on: "${path}" was not saved`);
-}
 
 /** Upload, curves, an error, no request elsewhere, and pictures of it all. */
 async function uploads(page: Page, url: string): Promise<void> {

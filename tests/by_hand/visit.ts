@@ -7,8 +7,9 @@ import { demoPeople, probeSamples } from "../../core/demo/arms.ts";
 import { encodeImage } from "../../core/image/codecs.ts";
 import { createWatermarker } from "../../core/privacy/mark.ts";
 import { scoreSchema } from "../../functions/schemas.ts";
-import { DEMO_PEOPLE, DEMO_WATERMARK } from "../../scripts/demo_run.ts";
-import { type Page, withPage } from "./browser.ts";
+import { TINY_WATERMARK } from "../../core/privacy/watermark.ts";
+import { DEMO_PEOPLE } from "../../scripts/demo_run.ts";
+import { eventually, type Page, withPage } from "./browser.ts";
 
 const [out = await Deno.makeTempDir()] = Deno.args;
 const LOOKS = [[1100, "light"], [1100, "dark"], [390, "light"], [390, "dark"]] as const;
@@ -18,7 +19,7 @@ await Deno.mkdir(out, { recursive: true });
 
 /** A person of those seen in a scene that no probe has seen, the scene without, and a file that breaks off. */
 async function pictures(): Promise<string[]> {
-  const people = demoPeople(0, DEMO_PEOPLE), watermarker = await createWatermarker(DEMO_WATERMARK);
+  const people = demoPeople(0, DEMO_PEOPLE), watermarker = await createWatermarker(TINY_WATERMARK);
   const { picture, clean } = probeSamples(77, 1, people, watermarker)
     .find(({ person }) => person.username === "Anneli Andersson")!;
   const marked = await encodeImage(picture, "png"), paths = ["marked.png", "clean.jpg", "broken.png"];
@@ -127,15 +128,6 @@ async function keyboard(page: Page, url: string, paths: string[]): Promise<void>
     await page.evaluate(`document.querySelectorAll("details[open] tbody tr").length`),
     layers.length,
   );
-}
-
-async function eventually(path: string): Promise<string> {
-  for (let n = 0; n < 100; n++) {
-    const text = await Deno.readTextFile(path).catch(() => "");
-    if (text !== "") return text;
-    await new Promise((wake) => setTimeout(wake, 50));
-  }
-  throw new Error(`Cannot go on: "${path}" was not saved`);
 }
 
 async function docs(page: Page, url: string): Promise<void> {
