@@ -42,6 +42,7 @@ export function exitCode({ flagged, clear, abstained, failed }: Tally, maxFlagge
   return flagged > maxFlagged ? 1 : 0;
 }
 
+const pictures = (n: number): string => n === 1 ? "1 picture" : `${n} pictures`;
 const number = (value: number | null): string => value === null ? "none" : value.toFixed(3);
 
 /** Why a picture came out as it did, in a line. */
@@ -60,16 +61,20 @@ export function summary(checked: readonly Checked[], maxFlagged: number): string
   const lines = shown.map((picture) => `${outcomeOf(picture)}  ${picture.path}: ${reasonOf(picture)}`);
   const answered = flagged + clear;
   lines.push(
-    `${checked.length} pictures: ${flagged} flagged (at most ${maxFlagged} allowed), ${clear} not, ` +
+    `${pictures(checked.length)}: ${flagged} flagged (at most ${maxFlagged} allowed), ${clear} not, ` +
       `${abstained} without an answer, ${failed} failed`,
   );
   if (first) {
-    const chance = (first.fpr * answered).toFixed(first.fpr * answered < 10 ? 1 : 0);
+    const expected = first.fpr * answered, digits = expected < 0.1 ? 2 : expected < 10 ? 1 : 0;
     lines.push(
       `probe ${first.probe}, version ${first.bundle.slice(0, 12)}, ${first.fpr * 100} % false alarms`,
     );
     if (answered > 0) {
-      lines.push(`by chance alone about ${chance} of ${answered} pictures of unseen people are flagged`);
+      lines.push(
+        `by chance alone about ${expected.toFixed(digits)} of ${
+          pictures(answered)
+        } of unseen people are flagged`,
+      );
     }
   }
   const abstention = checked.find(({ score }) => score?.decision.answer === "abstain")?.score;
