@@ -1,5 +1,5 @@
 /**
- * A text-only llama behind a small vision tower: config and weights of a new llava whose projector is drawn from a seed.
+ * A text-only llama behind a small vision tower: config and weights of a new llava whose projector is drawn or taken.
  * Refuses decoders that are no llama, towers that are no CLIP, and parts whose tensors do not fit their configs.
  */
 import { z } from "zod";
