@@ -3,7 +3,7 @@
  * scikit-learn computed, in one folder of their numbers. It measures and judges nothing; another kind of folder is refused.
  */
 import { z } from "zod";
-import { InputError } from "./errors.ts";
+import { InputError, issueOf } from "./errors.ts";
 import { type Folder, readJson } from "./formats/folder.ts";
 import { SafetensorsFile } from "./formats/safetensors.ts";
 import { decodeImage } from "./image/codecs.ts";
@@ -70,7 +70,7 @@ export async function inputsParity(folder: Folder, note: (line: string) => void)
 async function readAs<S extends z.ZodType>(folder: Folder, name: string, schema: S): Promise<z.infer<S>> {
   const parsed = schema.safeParse(await readJson(folder, name));
   if (!parsed.success) {
-    throw new InputError(`Cannot use "${folder.path}/${name}": ${z.prettifyError(parsed.error)}`);
+    throw new InputError(`Cannot use "${folder.path}/${name}": ${issueOf(parsed.error)}`);
   }
   return parsed.data;
 }

@@ -3,7 +3,7 @@
  * Refuses decoders that are no llama, towers that are no CLIP, and parts whose tensors do not fit their configs.
  */
 import { z } from "zod";
-import { InputError } from "../core/errors.ts";
+import { InputError, issueOf } from "../core/errors.ts";
 import type { WeightSource } from "../core/formats/checkpoint.ts";
 import { clipVision } from "../core/formats/llava_config.ts";
 import { encodeFloats, type FloatDtype, type StreamedTensor } from "../core/formats/shards.ts";
@@ -239,6 +239,5 @@ function towerValues({ name, shape }: Param, random: Random): Float32Array<Array
 function parsed<S extends z.ZodType>(schema: S, { json, name }: Part): z.infer<S> {
   const result = schema.safeParse(json);
   if (result.success) return result.data;
-  const { path, message } = result.error.issues[0];
-  throw new InputError(`Cannot use "${name}" as a part of a llava: "${path.join(".")}": ${message}`);
+  throw new InputError(`Cannot use "${name}" as a part of a llava: ${issueOf(result.error)}`);
 }

@@ -34,7 +34,7 @@ export async function askAll(
   asks: readonly Ask[],
   { maxTokens, microTokens, signal }: AskOptions,
 ): Promise<string[]> {
-  const { gpu, model, encoder } = session, { tokenizer } = encoder.text, answers: string[] = [];
+  const { gpu, model, encoder } = session, answers: string[] = [];
   while (answers.length < asks.length) {
     const group: EncodedSample[] = [];
     for (let tokens = 0; answers.length + group.length < asks.length;) {
@@ -44,9 +44,7 @@ export async function askAll(
       if (group.length && tokens > microTokens) break;
       group.push(sample);
     }
-    // A padded vocabulary has ids beyond the tokenizer's, which no text has.
-    const known = (ids: readonly number[]) => ids.filter((id) => id < tokenizer.size);
-    const eos = tokenizer.stops, decode = (ids: readonly number[]) => encoder.text.decode(known(ids));
+    const { tokenizer: { stops: eos }, decode } = encoder.text;
     const results = await generate(gpu, model, group, { maxTokens, eos, decode, microTokens, signal });
     answers.push(...results.map(({ text }) => text.trim()));
   }

@@ -11,6 +11,7 @@ import type { OnnxSpec } from "../core/onnx/spec.ts";
 import { Random } from "../core/random.ts";
 import { httpMessage, openSocket } from "./bench_socket.ts";
 import { DiskFolder } from "./folder.ts";
+import { startService } from "./service_process.ts";
 
 const BUNDLE = new URL("../models/example_bundle", import.meta.url).pathname;
 const BLOCKS = 12, BLOCK = 50, WARM = 4000, MANY = 5000, CONNECTIONS = 32;
@@ -76,33 +77,6 @@ async function timed(run: () => Promise<void>): Promise<number> {
   return performance.now() - start;
 }
 
-/** A service of its own process on a free port, with its address. */
-async function startService(): Promise<{ url: string; stop(): Promise<void> }> {
-  const script = new URL("serve.ts", import.meta.url).pathname;
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", script, "--port", "0", "--store", BUNDLE],
-    stdout: "null",
-    stderr: "piped",
-  }).spawn();
-  const started = Promise.withResolvers<string>();
-  let said = "";
-  const reading = (async () => {
-    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
-      const url = /at (http\S+\d)[,\s]/.exec(said += text)?.[1];
-      if (url) started.resolve(url);
-    }
-    started.reject(new Error(`the service did not start: ${said}`));
-  })();
-  return {
-    url: await started.promise,
-    async stop() {
-      child.kill("SIGTERM");
-      await child.status;
-      await reading;
-    },
-  };
-}
-
 async function residentMb(url: string): Promise<number> {
   const text = await (await fetch(`${url}/metrics`)).text();
   return Number(/^process_resident_memory_bytes (\d+)/m.exec(text)![1]) / 1e6;
@@ -110,7 +84,7 @@ async function residentMb(url: string): Promise<number> {
 
 /** Measures it all; takes two minutes. @throws Error when a single request is not answered with 200 */
 export async function benchService(): Promise<ServiceBench> {
-  const { url, stop } = await startService(), socket = await openSocket(url);
+  const { url, stop } = await startService(["--store", BUNDLE]), socket = await openSocket(url);
   try {
     const { host } = new URL(url), path = "/v1/probes/example/score";
     const empty = httpMessage("GET", "/healthz", { host });
@@ -119,11 +93,10 @@ export async function benchService(): Promise<ServiceBench> {
       if (status !== 200) throw new Error(`Cannot measure: the service answered ${status}`);
     };
     const pictures: PictureTimes[] = [], emptyTimes: number[] = [];
-    let small: Uint8Array<ArrayBuffer> | undefined;
-    for (const [width, height] of SIZES) {
-      const image = await samplePicture(width, height), bare = await bareRun(image);
+    const images = await Promise.all(SIZES.map(([width, height]) => samplePicture(width, height)));
+    for (const [k, image] of images.entries()) {
+      const bare = await bareRun(image), size = SIZES[k].join(" x ");
       const message = httpMessage("POST", path, { host, type: "image/jpeg", body: image });
-      small ??= image;
       for (let n = 0; n < BLOCK; n++) await bare().then(() => ask(message));
       const cases = [() => ask(message), bare, () => ask(empty)];
       const times: number[][] = [[], [], emptyTimes];
@@ -134,10 +107,9 @@ export async function benchService(): Promise<ServiceBench> {
         }
       }
       const [scoreP50, bareP50] = times.map(median);
-      const size = `${width} x ${height}`;
       pictures.push({ size, bytes: image.length, scoreP50, bareP50, ratio: scoreP50 / bareP50 });
     }
-    return { pictures, emptyP50: median(emptyTimes), ...await load(url, path, small!) };
+    return { pictures, emptyP50: median(emptyTimes), ...await load(url, path, images[0]) };
   } finally {
     socket.close();
     await stop();

@@ -2,6 +2,8 @@
  * One kept HTTP/1.1 connection that costs next to nothing: what it measures is the server, not the client.
  * It refuses an answer without a Content-Length, which it could not find the end of.
  */
+import { joinChunks } from "../functions/body.ts";
+
 export interface Socket {
   /** Sends prepared bytes and reads one whole answer; gives its status. @throws Error when the server hangs up */
   ask(message: Uint8Array): Promise<number>;
@@ -17,10 +19,7 @@ export function httpMessage(
   const lines = [`${method} ${path} HTTP/1.1`, `host: ${host}`];
   if (type) lines.push(`content-type: ${type}`, `content-length: ${body.length}`);
   const head = new TextEncoder().encode(lines.join("\r\n") + "\r\n\r\n");
-  const message = new Uint8Array(head.length + body.length);
-  message.set(head);
-  message.set(body, head.length);
-  return message;
+  return joinChunks([head, body], head.length + body.length);
 }
 
 /** Connects to the host and port of `url`. */

@@ -11,9 +11,10 @@ import { planShards, shardChunks } from "../core/formats/shards.ts";
 import { withImageToken } from "../core/text/image_token.ts";
 import { composedTensors, compositionOf } from "../gpu/compose.ts";
 import { modelHash } from "../gpu/session.ts";
-import { runTask } from "./cli.ts";
+import { interruptSignal, runTask } from "./cli.ts";
 import { DiskFolder, writeStream } from "./folder.ts";
 import { modelFolder } from "./model.ts";
+import { byteProgress } from "./progress.ts";
 
 const schema = z.object({
   decoder: z.string().describe("a llama: checkpoint folder, .gguf file, or org/name[@revision] of the hub"),
@@ -34,10 +35,17 @@ const schema = z.object({
   seed: z.number().int().min(0).default(0).describe("seed of the projector, and of a fresh tower"),
 });
 
-/** Writes the folder; returns the manifest's hash and facts. @throws InputError for parts that do not fit */
-export async function compose(settings: z.infer<typeof schema>) {
-  const { freshTower, merge, decoderLayers: layers, seed } = settings, out = new DiskFolder(settings.out);
-  if ((await out.list()).length) throw new InputError(`Cannot compose into "${out.path}": it is not empty`);
+/**
+ * Writes the folder, whole or not at all: it is made beside its place. Returns the manifest's hash and facts.
+ * @throws InputError for parts that do not fit, Interrupted
+ */
+export async function compose(settings: z.infer<typeof schema>, signal?: AbortSignal) {
+  const { freshTower, merge, decoderLayers: layers, seed } = settings, place = new DiskFolder(settings.out);
+  if ((await place.list()).length) {
+    throw new InputError(`Cannot compose into "${place.path}": it is not empty`);
+  }
+  const out = new DiskFolder(`${place.path}.partial`);
+  await removeFolder(out.path); // what a killed process left
   const decoder = await modelFolder(settings.decoder), tower = await modelFolder(settings.vision);
   const projector = settings.projector === undefined ? undefined : await modelFolder(settings.projector);
   const part = async (folder: Folder) => ({
@@ -61,7 +69,11 @@ export async function compose(settings: z.infer<typeof schema>) {
     const files = { ...tokens.files, ...await pictureFiles(tower, config), "config.json": text(config) };
     for (const [name, content] of Object.entries(files)) await out.write(name, content);
     const [shard] = planShards(tensors, Infinity);
-    const known = { [shard.file]: await writeStream(`${out.path}/${shard.file}`, shardChunks(shard)) };
+    const stopped = "Stopped; nothing was written, the same command begins anew";
+    const bar = byteProgress("writing", shard.bytes, { signal, stopped });
+    const chunks = bar.through(shardChunks(shard));
+    const known = { [shard.file]: await writeStream(`${out.path}/${shard.file}`, chunks) };
+    bar.stop();
     const parents = {
       decoder: await modelHash(decoder),
       tower: await modelHash(tower),
@@ -75,10 +87,20 @@ export async function compose(settings: z.infer<typeof schema>) {
     const { hash } = await writeManifest(out, {
       ...{ kind: "model", parents, seed, config: { ...settings }, facts, known },
     });
+    await Deno.rename(out.path, place.path);
     return { hash, ...facts };
+  } catch (error) {
+    await removeFolder(out.path);
+    throw error;
   } finally {
     opened.forEach((source) => source.close());
   }
+}
+
+async function removeFolder(path: string): Promise<void> {
+  await Deno.remove(path, { recursive: true }).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  });
 }
 
 const text = (json: unknown) => JSON.stringify(json, null, 2) + "\n";
@@ -114,7 +136,7 @@ if (import.meta.main) {
       "deno task compose --decoder path/to/llama --vision openai/clip-vit-base-patch32 --out models/mine --seed 1",
     ],
     async run(settings) {
-      console.log(JSON.stringify(await compose(settings)));
+      console.log(JSON.stringify(await compose(settings, interruptSignal())));
     },
   });
 }

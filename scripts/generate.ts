@@ -11,7 +11,7 @@ import { promptSchema } from "../core/text/codec.ts";
 import { openTokenizer } from "../core/text/open_tokenizer.ts";
 import { firstStop, settledLength } from "../core/text/stop_texts.ts";
 import { textStream } from "../core/text/text_stream.ts";
-import type { Tokenizer } from "../core/text/tokenizer.ts";
+import { spokenText, type Tokenizer } from "../core/text/tokenizer.ts";
 import { type Gpu, openGpu } from "../gpu/device.ts";
 import { generate } from "../gpu/generate.ts";
 import type { Model } from "../gpu/models/model.ts";
@@ -67,12 +67,12 @@ await runTask({
   async run(config) {
     check(config);
     const base = await modelFolder(config.model, config), gpu = await openGpu(config.adapter);
-    const { model, tokenizer, prompt } = await open(gpu, base, config);
-    const show = config.stream ? printer(tokenizer, config.stop) : undefined, started = performance.now();
+    const { model, tokenizer, prompt } = await open(gpu, base, config), decode = spokenText(tokenizer);
+    const show = config.stream ? printer(decode, config.stop) : undefined, started = performance.now();
     const [result] = await generate(gpu, model, [prompt], {
       ...config,
       eos: tokenizer.stops,
-      decode: (ids) => tokenizer.decode(ids),
+      decode,
       signal: interruptSignal(),
       onToken: (_, ids) => {
         if (!tokenizer.stops.includes(ids.at(-1)!)) show?.push(ids.at(-1)!);
@@ -125,8 +125,8 @@ async function open(gpu: Gpu, base: Folder, config: Config): Promise<Ready> {
 }
 
 /** Prints text as tokens come: whole characters, and nothing that a stop text may yet take away. */
-function printer(tokenizer: Tokenizer, stops: readonly string[]) {
-  const stream = textStream(tokenizer);
+function printer(decode: Tokenizer["decode"], stops: readonly string[]) {
+  const stream = textStream({ decode });
   let text = "", shown = 0;
   const showTo = (end: number) => {
     if (end > shown) Deno.stdout.writeSync(new TextEncoder().encode(text.slice(shown, end)));

@@ -3,7 +3,7 @@
  * before and after. Refuses a folder that holds something else, and a result that computes something else.
  */
 import { z } from "zod";
-import { InputError, Interrupted } from "../core/errors.ts";
+import { InputError } from "../core/errors.ts";
 import { openWeights } from "../core/formats/checkpoint.ts";
 import { type Folder, readJson } from "../core/formats/folder.ts";
 import { MANIFEST, readManifest, sha256, writeManifest } from "../core/formats/manifest.ts";
@@ -25,7 +25,7 @@ import { modelHash, openTuned, openTunedRun } from "../gpu/session.ts";
 import { interruptSignal, runTask } from "./cli.ts";
 import { DiskFolder, writeStream } from "./folder.ts";
 import { modelFlags, modelFolder } from "./model.ts";
-import { progress } from "./progress.ts";
+import { byteProgress } from "./progress.ts";
 
 export const mergeSchema = z.object({
   ...modelFlags,
@@ -124,8 +124,8 @@ async function writeShards(
   signal?: AbortSignal,
 ): Promise<void> {
   const total = shards.reduce((sum, { bytes }) => sum + bytes, 0);
-  const bar = progress("writing MB", Math.floor(total / 1e6));
-  let done = 0;
+  const stopped = "Stopped; the same command goes on after the last whole file";
+  const bar = byteProgress("writing", total, { signal, stopped });
   for (const shard of shards) {
     const known = state.files[shard.file];
     const isWhole = known && await Deno.stat(`${out.path}/${shard.file}`).then(
@@ -135,19 +135,10 @@ async function writeShards(
     if (!isWhole) {
       state.files[shard.file] = await writeStream(
         `${out.path}/${shard.file}`,
-        async function* () {
-          for await (const chunk of shardChunks(shard)) {
-            if (signal?.aborted) {
-              throw new Interrupted("Stopped; the same command goes on after the last whole file");
-            }
-            yield chunk;
-            const before = Math.floor(done / 1e6), after = Math.floor((done += chunk.length) / 1e6);
-            if (after > before) bar.update(after, shard.file);
-          }
-        }(),
+        bar.through(shardChunks(shard), shard.file),
       );
       await out.write(STATE, JSON.stringify(state));
-    } else done += shard.bytes;
+    } else bar.skip(shard.bytes);
   }
   bar.stop();
 }

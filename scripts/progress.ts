@@ -4,6 +4,7 @@
  */
 import process from "node:process";
 import cliProgress from "cli-progress";
+import { Interrupted } from "../core/errors.ts";
 
 export interface Progress {
   /** `done` counts from 0 to the total; `note` is a few words such as "loss 1.234". */
@@ -40,5 +41,39 @@ export function progress(label: string, total: number): Progress {
     stop() {
       if (latest < total) line(latest, "stopped");
     },
+  };
+}
+
+/** Progress of bytes that are written, in MB; it stops with `Interrupted` where the signal fires. */
+export interface ByteProgress {
+  /** The same chunks, counted as they pass; `note` as in `update`. @throws Interrupted */
+  through(
+    chunks: AsyncIterable<Uint8Array<ArrayBuffer>>,
+    note?: string,
+  ): AsyncGenerator<Uint8Array<ArrayBuffer>>;
+  /** Counts bytes that lie there already. */
+  skip(bytes: number): void;
+  stop(): void;
+}
+
+/** @param stopped what to tell whoever interrupts */
+export function byteProgress(
+  label: string,
+  totalBytes: number,
+  { signal, stopped }: { signal?: AbortSignal; stopped: string },
+): ByteProgress {
+  const bar = progress(`${label} MB`, Math.floor(totalBytes / 1e6));
+  let done = 0;
+  return {
+    async *through(chunks, note) {
+      for await (const chunk of chunks) {
+        if (signal?.aborted) throw new Interrupted(stopped);
+        yield chunk;
+        const before = Math.floor(done / 1e6), after = Math.floor((done += chunk.length) / 1e6);
+        if (after > before) bar.update(after, note);
+      }
+    },
+    skip: (bytes) => void (done += bytes),
+    stop: bar.stop,
   };
 }

@@ -2,9 +2,8 @@
  * A study made ready to run: its configuration from a preset or a file, the identity of its models and data, and for each
  * data set and seed the pictures, people and watermarks. Refuses what cannot be opened, naming file and field.
  */
-import { z } from "zod";
 import { readParaphrases } from "../core/data/paraphrase.ts";
-import { InputError, messageOf } from "../core/errors.ts";
+import { InputError, issueOf, messageOf } from "../core/errors.ts";
 import { type Folder, readJson } from "../core/formats/folder.ts";
 import { sha256 } from "../core/formats/manifest.ts";
 import { createWatermarker, type Watermarker } from "../core/privacy/mark.ts";
@@ -149,7 +148,7 @@ export async function modelJson(model: StudyModel, file?: string): Promise<unkno
 /** The study's watermarks. @throws InputError for options that do not fit */
 export async function watermarkerOf({ watermark }: StudyConfig): Promise<Watermarker> {
   const parsed = watermarkOptionsSchema.strict().safeParse(watermark);
-  if (!parsed.success) throw new InputError(`Cannot use "watermark": ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) throw new InputError(`Cannot use "watermark": ${issueOf(parsed.error)}`);
   const text = parsed.data.font === "sans" ? await createTextRenderer(await readFontFiles()) : undefined;
   return await createWatermarker(parsed.data, text);
 }

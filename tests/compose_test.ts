@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { pack } from "../core/data/pack.ts";
-import { InputError } from "../core/errors.ts";
+import { InputError, Interrupted } from "../core/errors.ts";
 import { openWeights } from "../core/formats/checkpoint.ts";
 import { MemoryFolder, readJson } from "../core/formats/folder.ts";
 import { readManifest } from "../core/formats/manifest.ts";
@@ -148,7 +148,7 @@ Deno.test("what does not fit is refused before anything is written", async () =>
       return true;
     });
   };
-  await refused({ decoder: "builtin:tiny" }, /tiny\/config\.json" as a part of a llava: "model_type"/);
+  await refused({ decoder: "builtin:tiny" }, /tiny\/config\.json" as a part of a llava: field "model_type"/);
   await refused({ vision: DECODER }, /"model_type"/);
   await refused({ decoderLayers: 3 }, /Cannot use 3 layers of .*: its num_hidden_layers is 2/);
   await refused(
@@ -164,6 +164,25 @@ Deno.test("what does not fit is refused before anything is written", async () =>
       },
     );
   });
+  // Whole or not at all: what stops it, or was killed before, leaves nothing.
+  const folder = await Deno.makeTempDir();
+  try {
+    const settings = {
+      decoder: DECODER,
+      vision: "builtin:tiny",
+      freshTower: false,
+      seed: 0,
+      out: `${folder}/out`,
+    };
+    await Deno.mkdir(`${folder}/out.partial`);
+    await Deno.writeTextFile(`${folder}/out.partial/config.json`, "{");
+    await assert.rejects(compose(settings, AbortSignal.abort()), Interrupted);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+    await compose(settings);
+    assert.deepEqual([...Deno.readDirSync(folder)].map(({ name }) => name), ["out"]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
   const noEnd = new MemoryFolder("no-end"), gguf = await modelFolder(DECODER);
   await noEnd.write("tokenizer.json", await gguf.read("tokenizer.json"));
   await assert.rejects(withImageToken(noEnd), {

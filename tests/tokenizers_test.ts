@@ -12,7 +12,7 @@ import { openTokenizer } from "../core/text/open_tokenizer.ts";
 import { parseSentencePiece } from "../core/text/sentencepiece_model.ts";
 import { textStream } from "../core/text/text_stream.ts";
 import { tinyTokenizer, tinyTokenizerJson } from "../core/text/tiny.ts";
-import type { Tokenizer } from "../core/text/tokenizer.ts";
+import { spokenText, type Tokenizer } from "../core/text/tokenizer.ts";
 import { DiskFolder } from "../scripts/folder.ts";
 import { FIXTURES } from "./check.ts";
 
@@ -78,6 +78,8 @@ for (const kind of KINDS) {
     if (addsBos !== undefined) assert.equal(tokenizer.addsBos, addsBos);
     assert.equal(tokenizer.decode([]), "");
     for (const id of [size, -1, 0.5]) assert.throws(() => tokenizer.decode([id]), RangeError);
+    // A model with a padded vocabulary may say what the tokenizer does not have.
+    assert.equal(spokenText(tokenizer)([size, ...cuts[0], size + 5]), bare[0]);
   });
 
   Deno.test(`${kind}: the text comes piece by piece, characters whole`, () => {

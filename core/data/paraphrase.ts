@@ -3,7 +3,7 @@
  * of the published study: synonyms, contractions and punctuation, nothing that changes what is asked or answered.
  */
 import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import type { Random } from "../random.ts";
 import type { Turn } from "./sample.ts";
 
@@ -71,7 +71,7 @@ export type Paraphrases = z.infer<typeof paraphrasesSchema>;
 /** @throws InputError naming the file and the entry */
 export function readParaphrases(json: unknown, name: string): Paraphrases {
   const parsed = paraphrasesSchema.safeParse(json);
-  if (!parsed.success) throw new InputError(`Cannot use "${name}": ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) throw new InputError(`Cannot use "${name}": ${issueOf(parsed.error)}`);
   return parsed.data;
 }
 

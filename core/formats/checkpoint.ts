@@ -3,7 +3,7 @@
  * Refuses a folder without weights, an index that leads out of it, and a tensor that lies in two shards.
  */
 import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import { checkName, type Folder, readJson } from "./folder.ts";
 import { openPytorch } from "./pytorch.ts";
 import { openSafetensors, type SafeDtype } from "./safetensors.ts";
@@ -49,7 +49,7 @@ export async function weightFiles(folder: Folder | WeightFolder): Promise<string
 export async function shardsOf(folder: Folder, index: string): Promise<string[]> {
   const parsed = indexSchema.safeParse(await readJson(folder, index));
   if (!parsed.success) {
-    throw new InputError(`Cannot read "${folder.path}/${index}": ${z.prettifyError(parsed.error)}`);
+    throw new InputError(`Cannot read "${folder.path}/${index}": ${issueOf(parsed.error)}`);
   }
   return [...new Set(Object.values(parsed.data.weight_map))].map(checkName).sort();
 }

@@ -3,7 +3,7 @@
  * Hugging Face's names. Tensors stay where they lie; a part that does not fit is refused by the strict loader.
  */
 import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import { joinSources, openWeights, weightFiles, type WeightFolder, type WeightSource } from "./checkpoint.ts";
 import { type ByteSource, type Folder, MemoryFolder, readJson } from "./folder.ts";
 import { composeConfig, freeToken } from "./llava_config.ts";
@@ -84,7 +84,7 @@ async function tokenFiles(folder: Folder, free: (added: number[]) => number) {
     if (!await folder.exists(name)) return undefined;
     const parsed = schema.safeParse(await readJson(folder, name));
     if (parsed.success) return parsed.data;
-    throw new InputError(`Cannot read "${folder.path}/${name}": ${z.prettifyError(parsed.error)}`);
+    throw new InputError(`Cannot read "${folder.path}/${name}": ${issueOf(parsed.error)}`);
   };
   const config = await read("tokenizer_config.json", tokensSchema);
   const decoder = config?.added_tokens_decoder ?? {};

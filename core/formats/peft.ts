@@ -3,7 +3,7 @@
  * Refuses variants that change the mathematics (DoRA, trained biases, PiSSA) instead of ignoring them.
  */
 import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import type { WeightSource } from "./checkpoint.ts";
 import { type Folder, readJson } from "./folder.ts";
 import { checkRules } from "./peft_rules.ts";
@@ -69,7 +69,7 @@ export function parseLora(fields: Record<string, unknown>, path: string): LoraCo
     );
   }
   const parsed = loraSchema.safeParse(fields);
-  if (!parsed.success) throw new InputError(`Cannot use "${path}": ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) throw new InputError(`Cannot use "${path}": ${issueOf(parsed.error)}`);
   checkRules(parsed.data, path);
   return parsed.data;
 }

@@ -2,8 +2,6 @@
  * Student's t: its 97.5 % quantile for any whole number of degrees of freedom, and the interval of a mean of a few numbers.
  * It refuses a mean of fewer than two values, which has no interval.
  */
-import type { Interval } from "../report/schema.ts";
-
 /** With t = sqrt(df) tan a, P(|T| <= t) is the share of cos(a)^(df - 1) between 0 and a: by Simpson's rule over [0, a]. */
 function area(angle: number, df: number, steps = 400): number {
   const step = angle / steps;
@@ -33,7 +31,7 @@ export function studentT(df: number): number {
 function solved(df: number): number {
   const wanted = 0.95 * area(Math.PI / 2, df);
   let angle = Math.atan(2 / Math.sqrt(df));
-  // Newton on a function that rises and flattens: from below it never oversteps the right angle by a whole step.
+  // Newton; where it flattens a step may overshoot, so it goes at most half of the way to the right angle.
   for (let i = 0; i < 100; i++) {
     const step = (area(angle, df) - wanted) / Math.cos(angle) ** (df - 1);
     const next = Math.min(angle - step, (angle + Math.PI / 2) / 2);
@@ -50,7 +48,7 @@ function expanded(df: number): number {
 }
 
 /** The mean of n values with its 95 % interval. @throws RangeError for fewer than two values */
-export function meanWithInterval(values: readonly number[]): { mean: number; ci95: Interval } {
+export function meanWithInterval(values: readonly number[]): { mean: number; ci95: [number, number] } {
   const n = values.length;
   if (n < 2) throw new RangeError(`Cannot give an interval for ${n} values: need 2 or more`);
   const mean = values.reduce((a, b) => a + b, 0) / n;

@@ -2,8 +2,7 @@
  * The demo's report: one HTML page that stands alone, from checked data to text.
  * It computes no statistic; it refuses data that does not fit the schema or lacks the result of an arm it lists.
  */
-import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import { conclude } from "./conclude.ts";
 import {
   armName,
@@ -24,7 +23,7 @@ import { fixed, range, signed } from "./words.ts";
 /** The report's HTML, the same for the same data. @throws InputError naming the field that does not fit */
 export async function renderDemoReport(input: DemoReport): Promise<string> {
   const parsed = demoReportSchema.safeParse(input);
-  if (!parsed.success) throw new InputError(`Cannot write the report: ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) throw new InputError(`Cannot write the report: ${issueOf(parsed.error)}`);
   const data = parsed.data;
   for (const { name } of data.design.arms) {
     if (!resultOf(data, name)) {

@@ -3,7 +3,7 @@
  * Refuses a file that is no study's report.
  */
 import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import { markup, page, table } from "./markup.ts";
 import { STUDY_STYLE } from "./study_style.ts";
 import { STYLE } from "./style.ts";
@@ -62,7 +62,7 @@ export interface Comparison {
 export function compareStudies(reports: readonly { name: string; json: unknown }[]): Comparison {
   const studies = reports.flatMap(({ name, json }) => {
     const parsed = reportSchema.safeParse(json);
-    if (!parsed.success) throw new InputError(`Cannot compare "${name}": ${z.prettifyError(parsed.error)}`);
+    if (!parsed.success) throw new InputError(`Cannot compare "${name}": ${issueOf(parsed.error)}`);
     return parsed.data.groups.map((group) => comparedOf(parsed.data, group));
   });
   const [first, ...others] = studies;

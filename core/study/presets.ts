@@ -2,8 +2,7 @@
  * Studies that come with the project: the built-in model's, and the published study's settings for its two models and a
  * smaller one. A file may name one and say what differs; it refuses the name of none.
  */
-import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import { TINY_WATERMARK } from "../privacy/watermark.ts";
 import { type StudyConfig, type StudyConfigInput, studySchema } from "./config.ts";
 
@@ -181,7 +180,7 @@ export function parseStudy(json: unknown, name: string): StudyConfig {
     );
   }
   const parsed = studySchema.safeParse(preset === undefined ? rest : merged(PRESETS[preset as string], rest));
-  if (!parsed.success) throw new InputError(`Cannot use "${name}": ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) throw new InputError(`Cannot use "${name}": ${issueOf(parsed.error)}`);
   const { arms, tuning } = parsed.data;
   // What a preset says of arms that the file leaves out is left out as well; the file's own words are not.
   const isOwn = (arm: string) => preset === undefined || Object.hasOwn(rest.tuning ?? {}, arm);

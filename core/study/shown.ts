@@ -3,7 +3,7 @@
  * a grid, their activations one by one. Evidence of other probes than linear ones is refused by its form.
  */
 import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import { type Folder, readJson } from "../formats/folder.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
 import type { ProbeTensors } from "../probe/stored.ts";
@@ -41,7 +41,7 @@ export interface Shown {
 export async function readShown(folder: Folder): Promise<Shown> {
   const parsed = shownSchema.safeParse(await readJson(folder, SHOWN));
   if (!parsed.success) {
-    throw new InputError(`Cannot read "${folder.path}/${SHOWN}": ${z.prettifyError(parsed.error)}`);
+    throw new InputError(`Cannot read "${folder.path}/${SHOWN}": ${issueOf(parsed.error)}`);
   }
   const { site, pictures } = parsed.data;
   if (!pictures.some(({ grid }) => grid)) return { site, pictures };

@@ -16,7 +16,7 @@ import { PICTURE_TEXTS, type PictureText, withMarkup } from "./picture_text.ts";
 import { encodeConversation, encodePrompt, IGNORE, IMAGE } from "./tiny.ts";
 import { contentOf } from "./added_tokens.ts";
 import { readTokenSettings } from "./token_settings.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import { spokenText, type Tokenizer } from "./tokenizer.ts";
 
 const system = z.string().optional().describe(
   "system prompt in place of the template's own; empty for none",
@@ -60,7 +60,7 @@ export interface TextCodec {
   ): EncodedText;
   /** Up to where the answer would start, the pictures before the question. */
   prompt(question: string, pictures: readonly ChatPicture[]): EncodedText;
-  /** Without special tokens. */
+  /** Of what the model says, without special tokens. */
   decode(ids: readonly number[]): string;
   readonly eos?: number;
 }
@@ -78,7 +78,7 @@ export async function openTextCodec(
       `Cannot use the template "${text.template}" with "${folder.path}": "tiny" goes with the tokenizer "builtin:tiny" alone`,
     );
   }
-  const common = { tokenizer, eos: tokenizer.eos, decode: (ids: readonly number[]) => tokenizer.decode(ids) };
+  const common = { tokenizer, eos: tokenizer.eos, decode: spokenText(tokenizer) };
   if (isTiny) return { ...common, template: "tiny", ...tinyTexts };
 
   const family = PICTURE_TEXTS[model.family];

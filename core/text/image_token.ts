@@ -3,7 +3,7 @@
  * Refuses a tokenizer.json that is none of the `tokenizers` library.
  */
 import { z } from "zod";
-import { InputError } from "../errors.ts";
+import { InputError, issueOf } from "../errors.ts";
 import { type Folder, readJson } from "../formats/folder.ts";
 import { openTokenizer } from "./open_tokenizer.ts";
 
@@ -86,5 +86,5 @@ const text = (json: unknown) => JSON.stringify(json, null, 1) + "\n";
 async function parsed<T>(folder: Folder, name: string, schema: z.ZodType<T>): Promise<T> {
   const result = schema.safeParse(await readJson(folder, name));
   if (result.success) return result.data;
-  throw new InputError(`Cannot read "${folder.path}/${name}": ${z.prettifyError(result.error)}`);
+  throw new InputError(`Cannot read "${folder.path}/${name}": ${issueOf(result.error)}`);
 }

@@ -18,3 +18,7 @@ export interface Tokenizer {
   /** Whether the checkpoint puts `bos` in front of a text (`add_bos_token`). */
   readonly addsBos: boolean;
 }
+
+/** `decode` of what a model says: ids of a padded vocabulary, which its tokenizer does not have, have no text. */
+export const spokenText = ({ size, decode }: Tokenizer) => (ids: readonly number[]): string =>
+  decode(ids.filter((id) => id < size));

@@ -2,7 +2,7 @@
  * Llama and its kin, text only: Vicuna, TinyLlama, SmolLM2. From a config.json of either transformers generation.
  */
 import { z } from "zod";
-import { InputError } from "../../core/errors.ts";
+import { InputError, issueOf } from "../../core/errors.ts";
 import { type RopeConfig, ropeTables } from "../../core/positions.ts";
 import { declareDecoder, type DecoderConfig } from "../nn/decoder.ts";
 import { type Names, type Param, Registry } from "../nn/params.ts";
@@ -44,7 +44,7 @@ export type LlamaConfig = z.infer<typeof llamaSchema>;
 export function parseConfig<S extends z.ZodType>(schema: S, json: unknown, what: string): z.infer<S> {
   const parsed = schema.safeParse(json);
   if (!parsed.success) {
-    throw new InputError(`Cannot use the ${what} config: ${z.prettifyError(parsed.error)}`);
+    throw new InputError(`Cannot use the ${what} config: ${issueOf(parsed.error)}`);
   }
   return parsed.data;
 }

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { loadavg } from "node:os";
+import { startService } from "../../scripts/service_process.ts";
 import { type Answer, askBytes, askEndlessly, askOne, askSlowly, clock } from "../hostile_ask.ts";
 import { hostileImages } from "../hostile_images.ts";
 import { hostileBytes, hostileRequests } from "../hostile_requests.ts";
@@ -15,26 +16,7 @@ const ENDLESS_MS = 33_000;
 
 const images = await hostileImages(SEED, COUNT);
 const good = await Deno.readFile(`${ROOT}tests/fixtures/images/rgb.png`);
-const server = new Deno.Command(Deno.execPath(), {
-  args: ["task", "--quiet", "serve", "--port", "0"],
-  cwd: ROOT,
-  stdout: "piped",
-  stderr: "piped",
-}).spawn();
-
-/** Where it listens; what it says afterwards is read on, so that it never waits for a reader. */
-async function started(): Promise<string> {
-  const found = Promise.withResolvers<string>();
-  let said = "";
-  void (async () => {
-    for await (const text of server.stderr.pipeThrough(new TextDecoderStream())) {
-      const url = / at (http\S+),/.exec(said += text)?.[1];
-      if (url) found.resolve(url);
-    }
-    found.reject(new Error(`the service ended: ${said}`));
-  })();
-  return await found.promise;
-}
+const { url, child: server, stop } = await startService([], "piped");
 
 /** The service's own process, which the task's started. */
 const processId = (): string =>
@@ -104,7 +86,7 @@ async function tell(what: string): Promise<void> {
 
 const logging = readLog();
 try {
-  const url = await started(), path = "/v1/probes/example/score", address = url + path;
+  const path = "/v1/probes/example/score", address = url + path;
   const before = await memory();
   const first = { name: "the first", type: "image/png", body: good };
   await each([first], 1, (request) => askOne(address, request, watch));
@@ -127,7 +109,6 @@ try {
   assert(after.most < 512, `the process had ${after.most} MB`);
   assert.deepEqual(faults, []);
 } finally {
-  server.kill("SIGTERM");
-  await server.status;
+  await stop();
   await logging;
 }

@@ -9,6 +9,7 @@ import { createWatermarker } from "../../core/privacy/mark.ts";
 import { scoreSchema } from "../../functions/schemas.ts";
 import { TINY_WATERMARK } from "../../core/privacy/watermark.ts";
 import { DEMO_PEOPLE } from "../../scripts/demo_run.ts";
+import { startService } from "../../scripts/service_process.ts";
 import { eventually, type Page, withPage } from "./browser.ts";
 
 const [out = await Deno.makeTempDir()] = Deno.args;
@@ -29,23 +30,11 @@ async function pictures(): Promise<string[]> {
 }
 
 async function withServer(work: (url: string) => Promise<void>): Promise<void> {
-  const server = new Deno.Command(Deno.execPath(), {
-    args: ["task", "--quiet", "serve", "--port", "0"],
-    cwd: new URL("../..", import.meta.url).pathname,
-    stdout: "null",
-    stderr: "piped",
-  }).spawn();
+  const { url, stop } = await startService();
   try {
-    let said = "", url: string | undefined;
-    for await (const text of server.stderr.pipeThrough(new TextDecoderStream())) {
-      url = / at (http\S+),/.exec(said += text)?.[1];
-      if (url) break;
-    }
-    assert(url, `the service did not start: ${said}`);
     await work(url);
   } finally {
-    server.kill("SIGTERM");
-    await server.status;
+    await stop();
   }
 }
 
