@@ -244,7 +244,7 @@ async function compareGradients(
       "the adapters of the built-in model before any tuning, the pictures of r100; cosine between the gradient of a clean mini-batch and of the same batch with text on every picture",
     perturbations: [
       { key: "private", label: "a person's watermark", role: "private" },
-      { key: "neutral", label: "neutral text of the same lengths at the same places", role: "neutral" },
+      { key: "neutral", label: "neutral text of the same lengths", role: "neutral" },
     ],
     rows: rows.map((row) => ({
       batch: row.batch,

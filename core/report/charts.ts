@@ -221,7 +221,8 @@ export function gradientChart(gradients: Gradients, width: number): Promise<Mark
     type: "nominal",
     sort: labels,
     scale: { domain: labels, range: labels.map((_, i) => seriesColor(i)) },
-    legend: { columns: width < 500 ? 2 : 4 },
+    // Without a canvas Vega takes a letter for four fifths of its size, so the limit is above what is drawn.
+    legend: { columns: width < 500 ? 1 : 2, labelLimit: 340 },
   };
   const shape = { ...color, scale: { domain: labels, range: SHAPES.slice(0, labels.length) } };
   return drawChart({
