@@ -67,7 +67,7 @@ Deno.test("data that does not fit is refused with the field's name", async () =>
   bad.results[3].sound.p = 0;
   await assert.rejects(
     renderDemoReport(bad as unknown as DemoReport),
-    (error) => error instanceof InputError && /results\[3\]\.sound\.p/.test(error.message),
+    (error) => error instanceof InputError && /field "results\.3\.sound\.p"/.test(error.message),
   );
   const missing = { ...made, results: made.results.filter(({ arm }) => arm !== "corr0") };
   await assert.rejects(
